@@ -1,0 +1,110 @@
+"""Find conf/, compose it with overrides into a validated Config, and name the run. Only this file knows Hydra."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from drrepro.errors import UsageError
+from drrepro.schema import Config
+
+
+def config_folder() -> Path:
+    """Return conf/ of the checkout, or the copy inside the installed package."""
+    package = Path(__file__).parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise UsageError(f"{package / 'conf'}: the configuration is missing; install drrepro again")
+
+
+def data_folder() -> Path:
+    """Return $DRREPRO_DATA, by default ./data."""
+    return Path(os.environ.get("DRREPRO_DATA", "data"))
+
+
+def runs_folder() -> Path:
+    """Return $DRREPRO_RUNS, by default ./runs."""
+    return Path(os.environ.get("DRREPRO_RUNS", "runs"))
+
+
+def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
+    """Compose conf/config.yaml with Hydra overrides such as ``loss=focal schedule.steps=100``.
+
+    ``config_dir`` is a folder of further options, laid out like conf/. Raises UsageError, in one line, for anything that
+    does not compose or validate.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    ConfigStore.instance().store(name="schema", node=Config)
+    search = []
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise UsageError(f"--config-dir {config_dir}: not a folder")
+        search = [f"hydra.searchpath=[{json.dumps(f'file://{config_dir.resolve()}')}]"]
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            composed = hydra_compose("config", [*overrides, *search])
+        content = OmegaConf.to_container(composed, resolve=True)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_explain(error, overrides)) from error
+    assert isinstance(config, Config)
+    if config.data.root is not None:
+        config.data.root = str(Path(config.data.root).expanduser().resolve())
+    return config
+
+
+def from_dict(content: dict[str, Any], source: Path) -> Config:
+    """Return the Config of a record or a run folder. Raises UsageError for one of another version."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+    except OmegaConfBaseException as error:
+        line = str(error).splitlines()[0]
+        raise UsageError(f"{source}: written by another version of drrepro ({line}); move the folder away") from error
+    assert isinstance(config, Config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the configuration as plain dictionaries, lists and scalars."""
+    return dataclasses.asdict(config)
+
+
+def run_id(config: Config) -> str:
+    """Return <data>-<loss>-<scale>-s<seed>-<8 hex of the sha256 of everything but ``runtime``>."""
+    content = to_dict(config)
+    del content["runtime"]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{config.data.name}-{config.loss.name}-{config.input.scale}-s{config.seed}-{digest}"
+
+
+def _explain(error: Exception, overrides: list[str]) -> str:
+    """Say in one line which override is wrong and what was probably meant."""
+    text = str(error)
+    if option := re.search(r"Could not find '([^']+)'\s+Available options in '([^']+)':\s+(.*)\sConfig search", text, re.DOTALL):
+        return f"{option[2]}={option[1].split('/')[-1]}: no such option; choose from {', '.join(option[3].split())}"
+    if key := re.search(r"Could not (?:override|append) '([^'@]+)|Key '([^']+)' not in 'Config'", text):
+        name = key[1] or key[2]
+        close = difflib.get_close_matches(name, _all_keys(), n=1)
+        return f"{name}: no such key; " + (f"did you mean {close[0]}?" if close else "the keys are in drrepro/schema.py")
+    reason = str(error.__cause__ or error).splitlines()[0].removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
+    culprit = [override for override in overrides if override in text] or overrides
+    return f"{' '.join(culprit)}: {reason}"
+
+
+def _all_keys() -> list[str]:
+    content = to_dict(Config())
+    return [f"{k}.{s}" for k, v in content.items() if isinstance(v, dict) for s in v] + list(content)

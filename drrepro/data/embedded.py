@@ -1,0 +1,87 @@
+"""Write the embedded data sets, and check that what is read is what was written."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from drrepro.data.digits import write_digits
+from drrepro.data.letters import write_letters
+from drrepro.errors import RunError, UsageError
+from drrepro.files import write_json
+
+WRITERS = {"digits": write_digits, "letters": write_letters}
+MANIFEST = "manifest.json"  # in the folder of each set: version and sha256
+VERSION = 1  # of what is drawn
+# The sets that the committed results were computed on. Another version of Pillow or of the typefaces may round
+# a pixel differently; the sets are then as good, but not the same.
+PUBLISHED = {
+    "digits": "",
+    "letters": "",
+}
+
+
+def make_embedded(name: str, folder: Path, progress: Callable[[int, int], None]) -> str:
+    """Write the set ``name`` to ``folder``/<name>, unless it is there and whole; return its sha256.
+
+    Raises UsageError for an unknown name or a folder that is not ours to replace, RunError when it cannot be written.
+    """
+    if name not in WRITERS:
+        raise UsageError(f"{name}: not an embedded data set; choose from {', '.join(WRITERS)}")
+    root = folder / name
+    if root.exists():
+        if not (root / MANIFEST).is_file():
+            raise UsageError(f"{root}: exists, but was not written by drrepro data make; move it away")
+        if _version(root) == VERSION and checksum(root) == read_manifest(root):
+            return read_manifest(root)
+    building = folder / f".{name}.building"
+    try:
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        WRITERS[name](building, progress)
+        digest = checksum(building)
+        write_json(building / MANIFEST, {"version": VERSION, "sha256": digest})
+        if root.exists():
+            shutil.rmtree(root)
+        building.rename(root)
+    except OSError as error:
+        raise RunError(f"{root}: cannot be written ({error.strerror or error}); set DRREPRO_DATA to a folder with space") from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return digest
+
+
+def require_embedded(name: str, root: Path) -> None:
+    """Raise UsageError unless the set was written by this version and not touched since."""
+    if not (root / MANIFEST).is_file() or _version(root) != VERSION:
+        raise UsageError(f"{root}: no {name} of this version here; run `drrepro data make`")
+    if checksum(root) != read_manifest(root):
+        raise UsageError(f"{root}: changed since it was written; run `drrepro data make` to write it again")
+
+
+def read_manifest(root: Path) -> str:
+    """Return the sha256 recorded when the set was written."""
+    return str(_manifest(root)["sha256"])
+
+
+def checksum(root: Path) -> str:
+    """Return the sha256 over names and contents of all files but the manifest and hidden ones."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _version(root: Path) -> int:
+    return int(_manifest(root)["version"])
+
+
+def _manifest(root: Path) -> dict[str, str]:
+    try:
+        content = json.loads((root / MANIFEST).read_text())
+        return {"version": str(content["version"]), "sha256": str(content["sha256"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{root / MANIFEST}: damaged ({error}); remove {root} and run `drrepro data make`") from None

@@ -1,0 +1,33 @@
+"""Open a split of the configured data set with the reader of its format."""
+
+from pathlib import Path
+
+from drrepro.data.coco import read_coco
+from drrepro.data.dataset import Dataset
+from drrepro.data.embedded import require_embedded
+from drrepro.data.voc import find_classes, read_voc
+from drrepro.errors import UsageError
+from drrepro.schema import DataConfig
+
+SPLITS = ("train", "tune", "test")
+
+
+def data_root(config: DataConfig, data_folder: Path) -> Path:
+    """Return ``data.root``, by default ``data_folder``/<name>."""
+    return Path(config.root) if config.root is not None else data_folder / config.name
+
+
+def open_split(config: DataConfig, split: str, data_folder: Path) -> Dataset:
+    """Read ``split``: train, tune or test. Raises UsageError, naming the key or file, when it cannot be read."""
+    root = data_root(config, data_folder)
+    if config.embedded:
+        require_embedded(config.name, root)
+    if config.format == "coco":
+        json_path, images = getattr(config, f"{split}_json"), getattr(config, f"{split}_images")
+        if json_path is None or images is None:
+            raise UsageError(f"data.{split}_json and data.{split}_images: both are needed to read the {split} split")
+        return read_coco(root / json_path, root / images)
+    lists = {s: name for s in SPLITS if (name := getattr(config, f"{s}_split")) is not None}
+    if split not in lists:
+        raise UsageError(f"data.{split}_split: needed to read the {split} split, a name in ImageSets/Main")
+    return read_voc(root, lists[split], config.classes or find_classes(root, list(lists.values())))

@@ -1,0 +1,160 @@
+"""COCO metrics: pycocotools matches once, numpy accumulates at any score threshold.
+
+A detection's match depends only on detections with a higher score in its image and class, so what is matched above a
+threshold is a prefix of what is matched above a lower one. Legend: N detections, K classes, I images,
+4 area ranges (all, small, medium, large), 10 IoU thresholds (0.50:0.05:0.95), 101 recall thresholds.
+"""
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from drrepro.errors import UsageError
+
+GroundTruth = dict[str, Any]  # COCO format
+Results = list[dict[str, Any]]  # COCO result format: image_id, category_id, bbox (x, y, w, h), score
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+AREAS = ("all", "small", "medium", "large")
+RECALLS = np.linspace(0.0, 1.0, 101)
+MAX_DETECTIONS = 100  # per image and class
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The outcome of matching, sorted by class, then by falling score, ties in the order of the images."""
+
+    scores: npt.NDArray[np.float64]  # (N,)
+    images: npt.NDArray[np.int32]  # (N,) place of the image in the ground truth's sorted ids
+    ranks: npt.NDArray[np.int16]  # (N,) place among the detections of its image and class, 0 the best
+    true: npt.NDArray[np.bool_]  # (4, 10, N) matched to an object that counts
+    false: npt.NDArray[np.bool_]  # (4, 10, N) matched to nothing; neither: matched to an ignored object, or outside the area
+    starts: npt.NDArray[np.int64]  # (K + 1,) class k is starts[k]:starts[k + 1]
+    positives: npt.NDArray[np.int32]  # (4, K, I) objects that count
+
+
+def evaluate_coco(ground_truth: GroundTruth | str | Path, detections: Results | str | Path) -> dict[str, float]:
+    """Return the twelve COCO numbers as fractions, by the names in METRICS; NaN where no object counts.
+
+    ``ground_truth``: a dictionary in COCO format or the path of one; ``detections``: a list in COCO result format, which
+    may be empty, or the path of one. Raises UsageError for detections of unknown images.
+    """
+    return summarize(match_detections(load(ground_truth), load(detections)))
+
+
+def load(source: Any) -> Any:
+    """Return json content from a path, or the content itself."""
+    if not isinstance(source, str | Path):
+        return source
+    try:
+        return json.loads(Path(source).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{source}: not readable as json ({error})") from None
+
+
+def match_detections(ground_truth: GroundTruth, detections: Results) -> Matches:
+    """Match at all IoU thresholds and areas with pycocotools, silently."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth, found = _index(ground_truth), _index(_as_annotations(ground_truth, detections))
+        evaluator = COCOeval(truth, found, "bbox")
+        evaluator.evaluate()
+    classes, images = len(evaluator.params.catIds), len(evaluator.params.imgIds)
+    positives = np.zeros((len(AREAS), classes, images), dtype=np.int32)
+    parts: list[tuple[npt.NDArray[Any], ...]] = []
+    starts = [0]
+    for k in range(classes):
+        per_image: list[tuple[npt.NDArray[Any], ...]] = []
+        for i in range(images):
+            by_area = [evaluator.evalImgs[(k * len(AREAS) + a) * images + i] for a in range(len(AREAS))]
+            if by_area[0] is None:  # neither objects nor detections
+                continue
+            positives[:, k, i] = [np.count_nonzero(e["gtIgnore"] == 0) for e in by_area]
+            scores = np.asarray(by_area[0]["dtScores"], dtype=np.float64)
+            matched = np.stack([e["dtMatches"] for e in by_area]) > 0
+            ignored = np.stack([e["dtIgnore"] for e in by_area]) > 0
+            ranks = np.arange(len(scores), dtype=np.int16)
+            per_image.append((scores, np.full(len(scores), i, np.int32), ranks, matched & ~ignored, ~matched & ~ignored))
+        if per_image:
+            columns = [np.concatenate(column, axis=-1) for column in zip(*per_image, strict=True)]
+            order = np.argsort(-columns[0], kind="stable")
+            parts.append(tuple(column[..., order] for column in columns))
+            starts.append(starts[-1] + len(order))
+        else:
+            starts.append(starts[-1])
+    if not parts:
+        none = np.zeros(0)
+        flags = np.zeros((len(AREAS), 10, 0), dtype=np.bool_)
+        parts.append((none, none.astype(np.int32), none.astype(np.int16), flags, flags))
+    joined = [np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)]
+    return Matches(*joined, starts=np.array(starts), positives=positives)
+
+
+def summarize(matches: Matches, threshold: float = -np.inf) -> dict[str, float]:
+    """Return METRICS of the detections with a score above ``threshold``."""
+    precision, _ = accumulate(matches, threshold, areas=4, limit=100)
+    recalls = {limit: accumulate(matches, threshold, areas=1, limit=limit)[1] for limit in (1, 10)}
+    recall = accumulate(matches, threshold, areas=4, limit=100)[1]
+    values = [precision[0], precision[0, :, 0], precision[0, :, 5], precision[1], precision[2], precision[3]]
+    values += [recalls[1][0], recalls[10][0], recall[0], recall[1], recall[2], recall[3]]
+    means = [float(np.nanmean(v)) if np.isfinite(v).any() else float("nan") for v in values]
+    return dict(zip(METRICS, means, strict=True))
+
+
+def accumulate(
+    matches: Matches, threshold: float, areas: int, limit: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the interpolated precision, averaged over RECALLS, and the recall, both (areas, K, 10).
+
+    Only detections above ``threshold``, and the first ``limit`` of each image and class, count; NaN marks classes
+    without an object in that area.
+    """
+    classes = len(matches.starts) - 1
+    precision = np.full((areas, classes, 10), np.nan)
+    recall = np.full((areas, classes, 10), np.nan)
+    for k in range(classes):
+        own = slice(matches.starts[k], matches.starts[k + 1])
+        kept = own.start + np.flatnonzero((matches.scores[own] > threshold) & (matches.ranks[own] < limit))
+        for a in range(areas):
+            positives = matches.positives[a, k].sum()
+            if positives:
+                true = matches.true[a][:, kept].cumsum(axis=1, dtype=np.float64)
+                false = matches.false[a][:, kept].cumsum(axis=1, dtype=np.float64)
+                precision[a, k] = _average_precision(true, false, positives)
+                recall[a, k] = true[:, -1] / positives if len(kept) else 0.0
+    return precision, recall
+
+
+def _average_precision(
+    true: npt.NDArray[np.float64], false: npt.NDArray[np.float64], positives: int
+) -> npt.NDArray[np.float64]:
+    """Average the precision envelope at RECALLS; true and false are (10, n) cumulative counts."""
+    envelope = np.maximum.accumulate((true / (true + false + np.spacing(1)))[:, ::-1], axis=1)[:, ::-1]
+    padded = np.concatenate([envelope, np.zeros((len(true), 1))], axis=1)  # recalls never reached count 0
+    return np.array([p[np.searchsorted(t / positives, RECALLS, side="left")].mean() for p, t in zip(padded, true, strict=True)])
+
+
+def _index(content: GroundTruth) -> COCO:
+    coco = COCO()
+    coco.dataset = content
+    coco.createIndex()
+    return coco
+
+
+def _as_annotations(ground_truth: GroundTruth, detections: Results) -> GroundTruth:
+    """Return detections in the form of annotations (what pycocotools' loadRes does, but it cannot take none)."""
+    known = {image["id"] for image in ground_truth["images"]}
+    unknown = {d["image_id"] for d in detections} - known
+    if unknown:
+        raise UsageError(f"{len(unknown)} detected images are not in the ground truth, image_id {min(unknown)} for one")
+    annotations = [
+        {**d, "id": i, "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0} for i, d in enumerate(detections, start=1)
+    ]
+    return {"images": ground_truth["images"], "categories": ground_truth["categories"], "annotations": annotations}

@@ -1,0 +1,91 @@
+"""Run a detector over a data set: one forward pass for every score threshold and every NMS IoU."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from drrepro.data.dataset import Dataset, Sample
+from drrepro.data.loader import Batch, collate, evaluation_batches
+from drrepro.evaluation.coco import Results
+from drrepro.losses.targets import pairs
+from drrepro.models.anchors import match
+from drrepro.models.postprocess import Detections, select_candidates, suppress
+from drrepro.models.retinanet import RetinaNet
+from drrepro.schema import Config
+
+BINS = 200  # of Figure 1, over scores from 0 to 1
+
+
+@dataclass(frozen=True)
+class Densities:
+    """How many (anchor, class) scores of foreground and of background fall in each of BINS bins."""
+
+    foreground: npt.NDArray[np.int64]
+    background: npt.NDArray[np.int64]
+
+
+@torch.inference_mode()
+def detect(
+    model: RetinaNet,
+    dataset: Dataset,
+    config: Config,
+    nms_ious: list[float],
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> tuple[dict[float, Results], Densities]:
+    """Return the detections above the lowest configured score threshold by NMS IoU, and the score densities.
+
+    ``progress`` gets (images done, all).
+    """
+    model.eval()
+    lowest = min([*config.evaluation.score_thresholds, config.evaluation.score_threshold])
+    results: dict[float, Results] = {iou: [] for iou in nms_ious}
+    densities = Densities(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
+    done = 0
+    batches = evaluation_batches(
+        dataset.samples, config.input, config.evaluation.images_per_batch, config.runtime.workers
+    )
+    for items in batches:
+        batch = collate(items, config.input, device)
+        logits, deltas, anchors = model(batch.images)
+        scores = logits.float().sigmoid()
+        _count(densities, scores, batch, torch.cat(anchors), config)
+        for i, sample in enumerate(batch.samples):
+            candidates = select_candidates(
+                scores[i],
+                deltas[i].float(),
+                anchors,
+                batch.sizes[i],
+                config.model.box_weights,
+                lowest,
+                config.evaluation.candidates_per_level,
+            )
+            for iou in nms_ious:
+                kept = suppress(candidates, batch.sizes[i], iou, config.evaluation.detections_per_image)
+                results[iou] += as_results(kept, sample, batch.sizes[i], dataset.category_ids)
+        done += len(items)
+        progress(done, len(dataset.samples))
+    return results, densities
+
+
+def as_results(found: Detections, sample: Sample, size: tuple[int, int], category_ids: list[int]) -> Results:
+    """Return detections in COCO result format, in the pixels of the file; ``size`` is (height, width) as resized."""
+    boxes = found.boxes.double().cpu() * torch.tensor([sample.width / size[1], sample.height / size[0]] * 2)
+    boxes[:, 2:] -= boxes[:, :2]
+    rows = zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return [
+        {"image_id": sample.id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
+        for box, score, label in rows
+    ]
+
+
+def _count(densities: Densities, scores: Tensor, batch: Batch, anchors: Tensor, config: Config) -> None:
+    labels, _ = match(anchors, batch.boxes, batch.labels, config.matcher)
+    positive, negative = pairs(labels, scores.shape[2])
+    bins = (scores * BINS).long().clamp(max=BINS - 1)
+    for counts, mask in ((densities.foreground, positive), (densities.background, negative)):
+        counts += torch.bincount(bins[mask], minlength=BINS).cpu().numpy()

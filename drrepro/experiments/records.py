@@ -1,0 +1,53 @@
+"""The run record: what a run measured, and all that is needed to say where it comes from."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from drrepro.errors import UsageError
+from drrepro.files import write_json
+
+SCHEMA = 1
+NAME = "record.json"
+Record = dict[str, Any]
+
+
+def write_record(directory: Path, record: Record) -> None:
+    """Write record.json atomically; numbers that do not exist (NaN) become null."""
+    write_json(directory / NAME, _without_nan({"schema": SCHEMA, **record}))
+
+
+def read_record(directory: Path) -> Record | None:
+    """Return the record of a run, None where it has none. Raises UsageError for a damaged one or another version."""
+    path = directory / NAME
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not readable ({error}); move {directory} away to run it again") from None
+    version = record.get("schema") if isinstance(record, dict) else None
+    if version != SCHEMA:
+        raise UsageError(
+            f"{path}: written by another version of drrepro (schema {version}, this one reads {SCHEMA}); "
+            f"move {directory} away"
+        )
+    return record  # type: ignore[no-any-return]
+
+
+def metrics_at(record: Record, score_threshold: float, nms_iou: float | None = None) -> dict[str, float] | None:
+    """Return the metrics at a threshold and NMS IoU (by default the run's own), None if they were not measured."""
+    nms_iou = record["config"]["evaluation"]["nms_iou"] if nms_iou is None else nms_iou
+    for row in record["metrics"]:
+        if row["score_threshold"] == score_threshold and row["nms_iou"] == nms_iou:
+            return row  # type: ignore[no-any-return]
+    return None
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content

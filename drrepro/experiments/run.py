@@ -1,0 +1,158 @@
+"""One run: train (unless the weights are given), evaluate, write the record. A finished run is never run twice."""
+
+import dataclasses
+import gzip
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from drrepro.config import run_id, to_dict
+from drrepro.data.dataset import Dataset
+from drrepro.data.embedded import read_manifest
+from drrepro.data.splits import data_root, open_split
+from drrepro.errors import UsageError
+from drrepro.evaluation.coco import Matches, accumulate, match_detections, summarize
+from drrepro.evaluation.detect import Densities, detect
+from drrepro.evaluation.voc import match_voc, summarize_voc
+from drrepro.experiments.provenance import provenance
+from drrepro.experiments.records import Record, read_record, write_record
+from drrepro.files import atomic_write, write_json, write_text
+from drrepro.models.retinanet import RetinaNet
+from drrepro.progress import Report
+from drrepro.schema import Config
+from drrepro.training.checkpoint import load_weights
+from drrepro.training.loop import train
+
+CURVE = [round(0.05 + 0.01 * i, 2) for i in range(91)]  # score thresholds of the AP curve
+
+
+def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record:
+    """Carry out ``config`` in its folder under ``runs`` and return its record; go on from a checkpoint if there is one.
+
+    With ``weights`` nothing is trained: the given detector is evaluated. Raises UsageError before any work when
+    the input is wrong, RunError when something fails on the way; status.json then says why.
+    """
+    directory = runs / run_id(config)
+    finished = read_record(directory)
+    if finished is not None:
+        return finished
+    device = pick_device(config.runtime.device)
+    trained = None if config.weights != "none" else open_split(config.data, "train", data_folder)
+    tested = open_split(config.data, config.evaluation.split, data_folder)
+    if trained is not None and trained.classes != tested.classes:
+        raise UsageError(f"data={config.data.name}: the {config.evaluation.split} split has other classes than train")
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
+    write_json(directory / "status.json", {"state": "running"})
+    try:
+        record = _carry_out(config, directory, runs, trained, tested, device, report)
+        record["data"]["sha256"] = read_manifest(data_root(config.data, data_folder)) if config.data.embedded else None
+        write_record(directory, record)
+    except BaseException as error:
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        write_json(directory / "status.json", {"state": "failed", "why": why})
+        raise
+    write_json(directory / "status.json", {"state": "done"})
+    return record
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device; ``auto`` is cuda where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"runtime.device={name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _carry_out(
+    config: Config,
+    directory: Path,
+    runs: Path,
+    trained: Dataset | None,
+    tested: Dataset,
+    device: torch.device,
+    report: Report,
+) -> Record:
+    torch.manual_seed(config.seed)
+    model = RetinaNet(config.model, len(tested.classes)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    seconds = {"wall": 0.0, "cpu": 0.0}
+    if trained is not None:
+        seconds = train(model, trained.samples, config, directory, device, report)
+    else:
+        load_weights(model, runs / config.weights.removeprefix("run:"))
+    ious = sorted({config.evaluation.nms_iou, *config.evaluation.nms_ious})
+    results, densities = detect(model, tested, config, ious, device, lambda i, n: report("evaluate", i, n, {}))
+    truth = tested.ground_truth()
+    metrics: list[dict[str, Any]] = []
+    curve: list[dict[str, float]] = []
+    for iou in ious:
+        matches = match_detections(truth, results[iou])
+        voc = match_voc(truth, results[iou]) if config.data.format == "voc" else None
+        for threshold in sorted({*config.evaluation.score_thresholds, config.evaluation.score_threshold}):
+            row = {"nms_iou": iou, "score_threshold": threshold, **summarize(matches, threshold)}
+            metrics.append({**row, **(summarize_voc(voc, threshold) if voc else {})})
+        if iou == config.evaluation.nms_iou:
+            curve = _curve(matches, metrics[0]["score_threshold"])
+            _write_matches(directory, matches)
+            _write_detections(directory, results[iou])
+    return {
+        "id": run_id(config),
+        "config": to_dict(config),
+        "metrics": metrics,
+        "curve": curve,
+        "densities": {name: counts.tolist() for name, counts in vars(densities).items()},
+        "data": _data_summary(trained, tested),
+        "cost": _cost(config, model, seconds),
+        **provenance(device),
+    }
+
+
+def _curve(matches: Matches, lowest: float) -> list[dict[str, float]]:
+    """Return AP over CURVE, from the lowest threshold that was evaluated."""
+    rows = []
+    for threshold in CURVE:
+        if threshold >= lowest:
+            precision, _ = accumulate(matches, threshold, areas=1, limit=100)
+            ap = float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
+            rows.append({"score_threshold": threshold, "AP": ap})
+    return rows
+
+
+def _data_summary(trained: Dataset | None, tested: Dataset) -> dict[str, Any]:
+    return {
+        "train_images": len(trained.samples) if trained else None,
+        "test_images": len(tested.samples),
+        "classes": tested.classes,
+        "dropped_boxes": [*(trained.dropped if trained else []), *tested.dropped],
+    }
+
+
+def _cost(config: Config, model: RetinaNet, seconds: dict[str, float]) -> dict[str, float | int]:
+    kilobytes = 1 if sys.platform != "darwin" else 1024
+    return {
+        "train_seconds": round(seconds["wall"], 1),
+        "train_cpu_seconds": round(seconds["cpu"], 1),
+        "steps_per_second": round(config.schedule.steps / seconds["wall"], 2) if seconds["wall"] else 0.0,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // kilobytes // 1024,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _write_matches(directory: Path, matches: Matches) -> None:
+    """Keep what resampling the test images needs: see `drrepro.evaluation.coco.Matches`."""
+    arrays = {f.name: getattr(matches, f.name) for f in dataclasses.fields(matches)}
+    atomic_write(directory / "matches.npz", lambda file: np.savez_compressed(file, **arrays))
+
+
+def _write_detections(directory: Path, results: list[dict[str, Any]]) -> None:
+    packed = gzip.compress(json.dumps(results).encode(), compresslevel=6, mtime=0)
+    atomic_write(directory / "detections.json.gz", lambda file: file.write(packed))

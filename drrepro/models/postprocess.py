@@ -1,0 +1,67 @@
+"""From logits and deltas to detections: filter by score, decode, suppress."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import clip_boxes_to_image, nms
+
+from drrepro.models.anchors import decode
+
+
+@dataclass(frozen=True)
+class Detections:
+    """N boxes of one image: boxes (N, 4) px, scores (N,), labels (N,) int64 in 1..K, best first after NMS."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __getitem__(self, index: Tensor) -> "Detections":
+        return Detections(self.boxes[index], self.scores[index], self.labels[index])
+
+
+def select_candidates(
+    scores: Tensor,
+    deltas: Tensor,
+    anchors: list[Tensor],
+    image_size: tuple[int, int],
+    box_weights: list[float],
+    threshold: float,
+    per_level: int,
+) -> Detections:
+    """Keep the best ``per_level`` (anchor, class) pairs of each level with a score above ``threshold``.
+
+    scores (A, K) and deltas (A, 4) of one image; ``image_size`` is (height, width), to which boxes are clipped.
+    """
+    kept = []
+    lengths = [len(level) for level in anchors]
+    for level, s, d in zip(anchors, scores.split(lengths), deltas.split(lengths), strict=True):
+        index = _best(s.flatten(), per_level, threshold)
+        anchor, label = index // s.shape[1], index % s.shape[1]
+        boxes = clip_boxes_to_image(decode(d[anchor], level[anchor], box_weights), list(image_size))
+        kept.append((boxes, s.flatten()[index], label + 1))
+    return Detections(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
+
+
+def suppress(candidates: Detections, image_size: tuple[int, int], iou: float, limit: int) -> Detections:
+    """Suppress per class over all levels at the NMS threshold ``iou`` and keep the best ``limit``.
+
+    Lowering the score threshold never changes what is kept above it: candidates and survivors come in one
+    fixed order (score, then place), so those above a threshold are a prefix. torchvision's `batched_nms` would break
+    this: it offsets each class by the largest coordinate present, so the rounding of an IoU depends on which other
+    candidates there are. Here the offset depends on the image alone.
+    """
+    offset = candidates.labels[:, None] * (max(image_size) + 1)
+    keep = nms(candidates.boxes.double() + offset, candidates.scores.double(), iou)
+    return candidates[keep[:limit]]
+
+
+def _best(scores: Tensor, count: int, threshold: float) -> Tensor:
+    """Return the indices of the ``count`` largest scores above ``threshold``, best first, ties by index."""
+    if scores.numel() > count:  # a cheap cut that keeps all ties of the last place
+        last = scores.topk(count).values[-1]
+        index = ((scores >= last) & (scores > threshold)).nonzero()[:, 0]
+    else:
+        index = (scores > threshold).nonzero()[:, 0]
+    return index[scores[index].argsort(descending=True, stable=True)[:count]]

@@ -1,0 +1,63 @@
+"""RetinaNet: backbone, feature pyramid, and the two heads shared by all levels."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from drrepro.models.anchors import AnchorGrid
+from drrepro.models.backbones import build_backbone
+from drrepro.schema import ModelConfig
+
+
+class Head(nn.Module):
+    """A tower of 3 x 3 convolutions with ReLU and a final 3 x 3 convolution to ``per_anchor`` values an anchor."""
+
+    def __init__(self, config: ModelConfig, anchors: int, per_anchor: int, final_bias: float) -> None:
+        super().__init__()
+        self.per_anchor = per_anchor
+        width = config.fpn_channels
+        layers = [m for _ in range(config.head_convs) for m in (nn.Conv2d(width, width, 3, padding=1), nn.ReLU(True))]
+        self.tower = nn.Sequential(*layers)
+        self.final = nn.Conv2d(width, anchors * per_anchor, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=config.head_std)
+                nn.init.zeros_(module.bias)
+        nn.init.constant_(self.final.bias, final_bias)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Map the (B, C, h, w) of each level to one (B, A, per_anchor)."""
+        outputs = [self.final(self.tower(level)) for level in levels]
+        # channels are (anchor, value): (B, N * V, h, w) -> (B, h, w, N * V) -> (B, h * w * N, V)
+        return torch.cat([o.permute(0, 2, 3, 1).reshape(len(o), -1, self.per_anchor) for o in outputs], dim=1)
+
+
+class RetinaNet(nn.Module):
+    """Map images to class logits and box deltas; losses and postprocessing are elsewhere."""
+
+    def __init__(self, config: ModelConfig, classes: int) -> None:
+        super().__init__()
+        self.anchors = AnchorGrid(config)
+        self.backbone, channels = build_backbone(config.backbone, config.frozen_stages)
+        width = config.fpn_channels
+        self.fpn = FeaturePyramidNetwork(channels, width, LastLevelP6P7(channels[-1], width))
+        # A score of `prior` everywhere before the first step: b = -log((1 - prior) / prior).
+        bias = -math.log((1 - config.prior) / config.prior)
+        self.classifier = Head(config, self.anchors.per_cell, classes, bias)
+        self.regressor = Head(config, self.anchors.per_cell, 4, 0.0)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Map (B, 3, H, W) to logits (B, A, K), deltas (B, A, 4) and the anchors, (A_level, 4) a level."""
+        levels = list(self.fpn(self.backbone(images)).values())
+        anchors = self.anchors.levels(tuple((f.shape[2], f.shape[3]) for f in levels), images.device)
+        return self.classifier(levels), self.regressor(levels), anchors
+
+    def parameter_groups(self) -> Iterator[tuple[bool, nn.Parameter]]:
+        """Yield (is it a bias, parameter) for everything that is trained."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                yield name.endswith("bias"), parameter

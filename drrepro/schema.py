@@ -1,0 +1,216 @@
+"""The configuration: every constant of the paper's protocol is a field, with the paper's value as its default.
+
+Sources: [S] the paper's supplementary, [R] the authors' release, [M] maskrcnn-benchmark, on which the paper
+trains, [I] inferred because all of these are silent. Files in conf/ override fields; nothing else does.
+"""
+
+from dataclasses import dataclass, field
+
+from drrepro.errors import UsageError
+
+
+def _require(ok: bool, key: str, value: object, rule: str) -> None:
+    if not ok:
+        raise UsageError(f"{key}={value}: {rule}")
+
+
+@dataclass
+class DataConfig:
+    """A data set on disk. Relative json, image and split entries are looked up under ``root``."""
+
+    name: str = "coco2017"
+    format: str = "coco"  # coco: one json and one image folder a split; voc: JPEGImages, Annotations, ImageSets
+    embedded: bool = False  # written by `drrepro data make` under $DRREPRO_DATA
+    paper: str | None = None  # the data set of the paper that this one stands for: coco2017 or voc2007
+    root: str | None = None  # default: $DRREPRO_DATA/<name>
+    train_json: str | None = None
+    train_images: str | None = None
+    tune_json: str | None = None
+    tune_images: str | None = None
+    test_json: str | None = None
+    test_images: str | None = None
+    train_split: str | None = None
+    tune_split: str | None = None
+    test_split: str | None = None
+    classes: list[str] | None = None  # default: as found in the annotations
+
+    def __post_init__(self) -> None:
+        _require(self.format in ("coco", "voc"), "data.format", self.format, "must be coco or voc")
+        _require(self.paper in (None, "coco2017", "voc2007"), "data.paper", self.paper, "must be coco2017 or voc2007")
+
+
+@dataclass
+class InputConfig:
+    """Resizing, augmentation and normalisation [M]."""
+
+    scale: int = 800  # short side, px
+    max_ratio: float = 1333 / 800  # long side at most round(scale * max_ratio): 667 at 400 [R]
+    size_divisor: int = 32
+    flip: float = 0.5
+    bgr: bool = True
+    mean: list[float] = field(default_factory=lambda: [102.9801, 115.9465, 122.7717])  # of the 0-255 channels, in order
+    std: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
+    skip_empty: bool = True  # images without a box are left out of training
+
+    def __post_init__(self) -> None:
+        _require(self.scale >= 16, "input.scale", self.scale, "the short side needs at least 16 px")
+        _require(self.max_ratio >= 1, "input.max_ratio", self.max_ratio, "must be at least 1")
+        _require(self.size_divisor >= 1, "input.size_divisor", self.size_divisor, "must be at least 1")
+        _require(0 <= self.flip <= 1, "input.flip", self.flip, "is a probability")
+        _require(len(self.mean) == 3 and len(self.std) == 3, "input.mean", self.mean, "mean and std take three channels")
+
+
+@dataclass
+class ModelConfig:
+    """RetinaNet [M]."""
+
+    backbone: str = "resnet50"  # small | resnet18 | resnet34 | resnet50 | resnet101
+    frozen_stages: int = 2  # the stem and so many residual stages minus one: 2 freezes stem and res2, 0 nothing
+    fpn_channels: int = 256
+    head_convs: int = 4
+    head_std: float = 0.01
+    prior: float = 0.5  # foreground probability that the final bias starts from; focal loss: 0.01 [R]
+    convention: str = "maskrcnn_benchmark"  # anchor arithmetic: maskrcnn_benchmark | torchvision
+    anchor_sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])  # px, P3..P7
+    anchor_scales: list[float] = field(default_factory=lambda: [1.0, 2 ** (1 / 3), 2 ** (2 / 3)])
+    anchor_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
+    box_weights: list[float] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
+
+    def __post_init__(self) -> None:
+        names = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
+        _require(self.backbone in names, "model.backbone", self.backbone, f"must be one of {', '.join(names)}")
+        _require(0 <= self.frozen_stages <= 5, "model.frozen_stages", self.frozen_stages, "must be from 0 to 5")
+        _require(0 < self.prior < 1, "model.prior", self.prior, "must lie between 0 and 1")
+        _require(
+            self.convention in ("maskrcnn_benchmark", "torchvision"),
+            "model.convention",
+            self.convention,
+            "must be maskrcnn_benchmark or torchvision",
+        )
+        _require(len(self.anchor_sizes) == 5, "model.anchor_sizes", self.anchor_sizes, "needs one size a level, P3 to P7")
+        _require(len(self.box_weights) == 4, "model.box_weights", self.box_weights, "needs four weights")
+
+
+@dataclass
+class MatcherConfig:
+    """Which anchors are foreground, background and ignored."""
+
+    fg_iou: float = 0.5
+    bg_iou: float = 0.5  # focal loss: 0.4, and anchors between the two are ignored [M]
+    low_quality: bool = True  # also the anchors that tie for a box's best IoU [M]
+
+    def __post_init__(self) -> None:
+        ordered = 0 <= self.bg_iou <= self.fg_iou <= 1
+        _require(ordered, "matcher.bg_iou", self.bg_iou, f"needs 0 <= bg_iou <= fg_iou <= 1, fg_iou is {self.fg_iou}")
+
+
+@dataclass
+class LossConfig:
+    """Classification loss (DR [S] [R] or focal [M]) and box regression [M]."""
+
+    name: str = "dr"  # dr | focal
+    pos_lambda: float = 1.0
+    h: float = 3.5  # lambda- = 0.1 / ln(h)
+    L: float = 6.0
+    margin: float = 0.5
+    tau: float = 4.0  # weight on the whole loss
+    scope: str = "image"  # what one distribution covers: image | batch
+    gamma: float = 2.0
+    alpha: float = 0.25
+    box_beta: float = 0.11  # smooth L1
+    box_normalizer: float = 4.0  # the box loss is divided by max(1, box_normalizer * positives)
+
+    def __post_init__(self) -> None:
+        _require(self.name in ("dr", "focal"), "loss.name", self.name, "must be dr or focal")
+        _require(self.scope in ("image", "batch"), "loss.scope", self.scope, "must be image or batch")
+        _require(self.h > 1, "loss.h", self.h, "must exceed 1, as lambda- = 0.1 / ln(h)")
+        for key in ("pos_lambda", "L", "box_beta", "box_normalizer"):
+            _require(getattr(self, key) > 0, f"loss.{key}", getattr(self, key), "must be positive")
+        for key in ("tau", "gamma", "alpha"):
+            _require(getattr(self, key) >= 0, f"loss.{key}", getattr(self, key), "must not be negative")
+
+
+@dataclass
+class ScheduleConfig:
+    """Optimizer and learning rate: COCO 1x [R] [M]."""
+
+    steps: int = 90_000
+    images_per_step: int = 16
+    optimizer: str = "sgd"  # sgd | adamw
+    lr: float = 0.01
+    tuned_lr: dict[str, float] = field(default_factory=dict)  # by loss, for recipes whose lr refers to it
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    bias_lr_factor: float = 2.0
+    bias_weight_decay: float = 0.0
+    warmup_steps: int = 500
+    warmup_factor: float = 1 / 3
+    decay: str = "step"  # step | cosine
+    milestones: list[int] = field(default_factory=lambda: [60_000, 80_000])
+    decay_factor: float = 0.1
+    clip_norm: float | None = None  # largest gradient norm; none: no clipping
+    precision: str = "fp32"  # of the forward pass in training: fp32 | bf16 (autocast)
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "schedule.steps", self.steps, "must be at least 1")
+        _require(self.images_per_step >= 1, "schedule.images_per_step", self.images_per_step, "must be at least 1")
+        _require(self.optimizer in ("sgd", "adamw"), "schedule.optimizer", self.optimizer, "must be sgd or adamw")
+        _require(self.lr > 0, "schedule.lr", self.lr, "must be positive")
+        _require(self.warmup_steps >= 0, "schedule.warmup_steps", self.warmup_steps, "must not be negative")
+        _require(self.decay in ("step", "cosine"), "schedule.decay", self.decay, "must be step or cosine")
+        _require(self.precision in ("fp32", "bf16"), "schedule.precision", self.precision, "must be fp32 or bf16")
+        clip_ok = self.clip_norm is None or self.clip_norm > 0
+        _require(clip_ok, "schedule.clip_norm", self.clip_norm, "must be positive, or null for no clipping")
+
+
+@dataclass
+class EvaluationConfig:
+    """Test time [M]; the score thresholds of Table 1 [S]."""
+
+    split: str = "test"  # test | tune
+    score_threshold: float = 0.2  # the recipe's own; focal loss: 0.05 [R] [M]
+    nms_iou: float = 0.5  # focal loss: 0.4 [R] [M]
+    nms_ious: list[float] = field(default_factory=list)  # further NMS IoUs to evaluate from the same forward pass
+    score_thresholds: list[float] = field(default_factory=lambda: [0.05, 0.1, 0.2, 0.3, 0.4, 0.5])
+    candidates_per_level: int = 1000
+    detections_per_image: int = 100
+    images_per_batch: int = 8
+
+    def __post_init__(self) -> None:
+        _require(self.split in ("test", "tune"), "evaluation.split", self.split, "must be test or tune")
+        for key in ("score_threshold", "nms_iou"):
+            _require(0 <= getattr(self, key) <= 1, f"evaluation.{key}", getattr(self, key), "must be from 0 to 1")
+        thresholds_ok = bool(self.score_thresholds) and all(0 <= t < 1 for t in self.score_thresholds)
+        _require(thresholds_ok, "evaluation.score_thresholds", self.score_thresholds, "needs values from 0 to below 1")
+        for key in ("candidates_per_level", "detections_per_image", "images_per_batch"):
+            _require(getattr(self, key) >= 1, f"evaluation.{key}", getattr(self, key), "must be at least 1")
+
+
+@dataclass
+class RuntimeConfig:
+    """How a run is carried out; the only fields that are no part of its id, since they do not change its result."""
+
+    device: str = "auto"  # auto: cuda where there is one
+    workers: int = 0  # processes that read images; 0: this one, keeping the images in memory
+    log_every: int = 20
+    checkpoint_every: int = 200
+
+
+@dataclass
+class Config:
+    """One run, wholly resolved."""
+
+    seed: int = 0
+    weights: str = "none"  # none | run:ID
+    data: DataConfig = field(default_factory=DataConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    matcher: MatcherConfig = field(default_factory=MatcherConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        known = self.weights == "none" or self.weights.startswith("run:")
+        _require(known, "weights", self.weights, "must be none or run:ID (see `ls` of the runs folder)")
