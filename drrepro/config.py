@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -35,8 +36,8 @@ def runs_folder() -> Path:
 def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
     """Compose conf/config.yaml with Hydra overrides such as ``loss=focal schedule.steps=100``.
 
-    ``config_dir`` is a folder of further options, laid out like conf/. Raises UsageError, in one line, for anything that
-    does not compose or validate.
+    ``config_dir`` is a folder of further options, laid out like conf/. Raises UsageError, in one line, for anything
+    that does not compose or validate.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -62,6 +63,52 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
     if config.data.root is not None:
         config.data.root = str(Path(config.data.root).expanduser().resolve())
     return config
+
+
+def for_evaluation(trained: Config, overrides: list[str]) -> Config:
+    """Return the configuration that evaluates a trained run: its own, but for other data or evaluation keys.
+
+    Raises UsageError for overrides of anything that the weights have settled.
+    """
+    from omegaconf import OmegaConf
+
+    composed = to_dict(compose(overrides))
+    content = to_dict(trained)
+    if any(override.startswith("data=") for override in overrides):
+        content["data"] = composed["data"]
+    for override in overrides:
+        key = override.split("=")[0]
+        section = key.split(".")[0]
+        if key not in ("data", "weights") and section not in ("data", "evaluation", "matcher", "input", "runtime"):
+            raise UsageError(f"{override}: settled by the trained weights; evaluate takes data and evaluation keys")
+        if key != "data":
+            value = OmegaConf.select(OmegaConf.create(composed), key)
+            content = OmegaConf.to_container(OmegaConf.merge(content, _nested(key, value)))  # type: ignore[assignment]
+    return from_dict(content, Path(trained.weights))
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def expand(overrides: list[str]) -> list[list[str]]:
+    """Return the product of overrides with several values, such as ``seed=0,1`` or ``seed=range(0,3)``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    axes: list[list[str]] = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise UsageError(_explain(error, [text])) from error
+        if override.is_sweep_override():
+            axes.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+        else:
+            axes.append([text])
+    return [list(point) for point in itertools.product(*axes)]
 
 
 def from_dict(content: dict[str, Any], source: Path) -> Config:
@@ -94,13 +141,21 @@ def run_id(config: Config) -> str:
 def _explain(error: Exception, overrides: list[str]) -> str:
     """Say in one line which override is wrong and what was probably meant."""
     text = str(error)
-    if option := re.search(r"Could not find '([^']+)'\s+Available options in '([^']+)':\s+(.*)\sConfig search", text, re.DOTALL):
+    if option := re.search(
+        r"Could not find '([^']+)'\s+Available options in '([^']+)':\s+(.*)\sConfig search", text, re.DOTALL
+    ):
         return f"{option[2]}={option[1].split('/')[-1]}: no such option; choose from {', '.join(option[3].split())}"
     if key := re.search(r"Could not (?:override|append) '([^'@]+)|Key '([^']+)' not in 'Config'", text):
         name = key[1] or key[2]
         close = difflib.get_close_matches(name, _all_keys(), n=1)
-        return f"{name}: no such key; " + (f"did you mean {close[0]}?" if close else "the keys are in drrepro/schema.py")
-    reason = str(error.__cause__ or error).splitlines()[0].removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
+        return f"{name}: no such key; " + (
+            f"did you mean {close[0]}?" if close else "the keys are in drrepro/schema.py"
+        )
+    reason = (
+        str(error.__cause__ or error)
+        .splitlines()[0]
+        .removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
+    )
     culprit = [override for override in overrides if override in text] or overrides
     return f"{' '.join(culprit)}: {reason}"
 

@@ -26,7 +26,9 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); free some space or choose another folder") from None
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space or choose another folder"
+        ) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -57,7 +57,9 @@ class InputConfig:
         _require(self.max_ratio >= 1, "input.max_ratio", self.max_ratio, "must be at least 1")
         _require(self.size_divisor >= 1, "input.size_divisor", self.size_divisor, "must be at least 1")
         _require(0 <= self.flip <= 1, "input.flip", self.flip, "is a probability")
-        _require(len(self.mean) == 3 and len(self.std) == 3, "input.mean", self.mean, "mean and std take three channels")
+        _require(
+            len(self.mean) == 3 and len(self.std) == 3, "input.mean", self.mean, "mean and std take three channels"
+        )
 
 
 @dataclass
@@ -87,7 +89,9 @@ class ModelConfig:
             self.convention,
             "must be maskrcnn_benchmark or torchvision",
         )
-        _require(len(self.anchor_sizes) == 5, "model.anchor_sizes", self.anchor_sizes, "needs one size a level, P3 to P7")
+        _require(
+            len(self.anchor_sizes) == 5, "model.anchor_sizes", self.anchor_sizes, "needs one size a level, P3 to P7"
+        )
         _require(len(self.box_weights) == 4, "model.box_weights", self.box_weights, "needs four weights")
 
 

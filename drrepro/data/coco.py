@@ -28,7 +28,9 @@ def read_coco(json_path: Path, images: Path) -> Dataset:
         try:
             _, _, width, height = map(float, annotation["bbox"])
             if annotation["category_id"] not in label_of:
-                raise UsageError(f"{where} has category_id {annotation['category_id']}, which is not among the categories")
+                raise UsageError(
+                    f"{where} has category_id {annotation['category_id']}, which is not among the categories"
+                )
             if annotation["image_id"] not in known:
                 raise UsageError(f"{where} has image_id {annotation['image_id']}, which is not among the images")
         except (KeyError, TypeError, ValueError) as error:

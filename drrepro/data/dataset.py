@@ -38,13 +38,18 @@ class Dataset:
     category_ids: list[int]
     samples: list[Sample]
     dropped: list[str] = field(default_factory=list)  # one line for each degenerate box left out
+    sha256: str | None = None  # of an embedded set
 
     def ground_truth(self) -> dict[str, Any]:
         """Return the annotations as a COCO dictionary; ``ignore`` becomes ``iscrowd``."""
         annotations: list[dict[str, Any]] = []
         for sample in self.samples:
             for box, label, area, ignore in zip(
-                sample.boxes.tolist(), sample.labels.tolist(), sample.areas.tolist(), sample.ignore.tolist(), strict=True
+                sample.boxes.tolist(),
+                sample.labels.tolist(),
+                sample.areas.tolist(),
+                sample.ignore.tolist(),
+                strict=True,
             ):
                 x1, y1, x2, y2 = box
                 annotations.append(
@@ -58,7 +63,9 @@ class Dataset:
                     }
                 )
         return {
-            "images": [{"id": s.id, "width": s.width, "height": s.height, "file_name": s.path.name} for s in self.samples],
+            "images": [
+                {"id": s.id, "width": s.width, "height": s.height, "file_name": s.path.name} for s in self.samples
+            ],
             "categories": [{"id": i, "name": n} for i, n in zip(self.category_ids, self.classes, strict=True)],
             "annotations": annotations,
         }
@@ -68,6 +75,8 @@ def check_files(samples: list[Sample], source: Path) -> None:
     """Raise UsageError naming the first image of ``source`` that is not there, and how many are missing."""
     missing = [s.path for s in samples if not s.path.is_file()]
     if missing:
-        raise UsageError(f"{missing[0]}: image not found ({len(missing)} of {len(samples)} listed in {source} are missing)")
+        raise UsageError(
+            f"{missing[0]}: image not found ({len(missing)} of {len(samples)} listed in {source} are missing)"
+        )
     if not samples:
         raise UsageError(f"{source}: lists no image")

@@ -10,19 +10,23 @@ from sklearn.datasets import load_digits
 
 from drrepro.data import scenes
 
-IMAGES = {"train": 1200, "tune": 200, "test": 400}
+IMAGES = {"train": 4000, "tune": 200, "test": 400}
 # Shares of each class's handwriting: no digit that is seen in training is seen in another split.
 SHARES = {"train": (0.0, 0.6), "tune": (0.6, 0.75), "test": (0.75, 1.0)}
 EMPTY = 0.05  # share of images without any object
 SEED = 20_190_724
 
 
-def write_digits(root: Path, progress: Callable[[int, int], None]) -> None:
-    """Write images/<split>/*.jpg and <split>.json under ``root``; ``progress`` gets (images done, all)."""
+def write_digits(root: Path, progress: Callable[[int, int], None], limit: int | None = None) -> None:
+    """Write images/<split>/*.jpg and <split>.json under ``root``; ``progress`` gets (images done, all).
+
+    ``limit`` caps the images of a split.
+    """
     digits = load_digits()
     photos = scenes.photographs()
+    counts = {split: min(count, limit or count) for split, count in IMAGES.items()}
     done = 0
-    for number, (split, count) in enumerate(IMAGES.items()):
+    for number, (split, count) in enumerate(counts.items()):
         rng = np.random.default_rng([SEED, number])
         pool = _pool(digits.images, digits.target, SHARES[split])
         folder = root / "images" / split
@@ -32,7 +36,7 @@ def write_digits(root: Path, progress: Callable[[int, int], None]) -> None:
             painted.append(scenes.paint_scene(rng, photos, _glyphs(rng, pool), noise=0.02))
             Image.fromarray(painted[-1].image).save(folder / f"{index + 1:05d}.jpg", quality=95)
             done += 1
-            progress(done, sum(IMAGES.values()))
+            progress(done, sum(counts.values()))
         (root / f"{split}.json").write_text(json.dumps(_annotations(painted)))
 
 
@@ -50,11 +54,13 @@ def _glyphs(rng: np.random.Generator, pool: list[list[Image.Image]]) -> list[sce
     """Draw an image's objects and its clutter: digits whose quarters are shuffled and turned."""
     objects = 0 if rng.random() < EMPTY else int(rng.integers(1, 7))
     glyphs = []
-    for i in range(objects + int(rng.integers(1, 4))):
+    for i in range(objects + int(rng.integers(1, 3))):
         label = int(rng.integers(10))
         mask = pool[label][rng.integers(len(pool[label]))]
-        fitted = scenes.fit(mask if i < objects else scenes.scramble(rng, mask), scenes.object_side(rng), rng.uniform(-12, 12))
-        glyphs.append(scenes.Glyph(fitted, str(label) if i < objects else None, rng.uniform(0.3, 0.7)))
+        fitted = scenes.fit(
+            mask if i < objects else scenes.scramble(rng, mask), scenes.object_side(rng), rng.uniform(-12, 12)
+        )
+        glyphs.append(scenes.Glyph(fitted, str(label) if i < objects else None, rng.uniform(0.35, 0.8)))
     return glyphs
 
 

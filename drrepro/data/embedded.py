@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from drrepro.data.digits import write_digits
 from drrepro.data.letters import write_letters
@@ -22,9 +23,10 @@ PUBLISHED = {
 }
 
 
-def make_embedded(name: str, folder: Path, progress: Callable[[int, int], None]) -> str:
+def make_embedded(name: str, folder: Path, progress: Callable[[int, int], None], limit: int | None = None) -> str:
     """Write the set ``name`` to ``folder``/<name>, unless it is there and whole; return its sha256.
 
+    ``limit`` caps the images of a split, for a quick look.
     Raises UsageError for an unknown name or a folder that is not ours to replace, RunError when it cannot be written.
     """
     if name not in WRITERS:
@@ -33,36 +35,36 @@ def make_embedded(name: str, folder: Path, progress: Callable[[int, int], None])
     if root.exists():
         if not (root / MANIFEST).is_file():
             raise UsageError(f"{root}: exists, but was not written by drrepro data make; move it away")
-        if _version(root) == VERSION and checksum(root) == read_manifest(root):
-            return read_manifest(root)
+        manifest = _manifest(root)
+        if (manifest["version"], manifest.get("limit")) == (VERSION, limit) and checksum(root) == manifest["sha256"]:
+            return str(manifest["sha256"])
     building = folder / f".{name}.building"
     try:
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
-        WRITERS[name](building, progress)
+        WRITERS[name](building, progress, limit)
         digest = checksum(building)
-        write_json(building / MANIFEST, {"version": VERSION, "sha256": digest})
+        write_json(building / MANIFEST, {"version": VERSION, "limit": limit, "sha256": digest})
         if root.exists():
             shutil.rmtree(root)
         building.rename(root)
     except OSError as error:
-        raise RunError(f"{root}: cannot be written ({error.strerror or error}); set DRREPRO_DATA to a folder with space") from None
+        raise RunError(
+            f"{root}: cannot be written ({error.strerror or error}); set DRREPRO_DATA to a folder with space"
+        ) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return digest
 
 
-def require_embedded(name: str, root: Path) -> None:
-    """Raise UsageError unless the set was written by this version and not touched since."""
-    if not (root / MANIFEST).is_file() or _version(root) != VERSION:
+def require_embedded(name: str, root: Path) -> str:
+    """Return the sha256; raise UsageError unless the set was written by this version and not touched since."""
+    if not (root / MANIFEST).is_file() or _manifest(root)["version"] != VERSION:
         raise UsageError(f"{root}: no {name} of this version here; run `drrepro data make`")
-    if checksum(root) != read_manifest(root):
+    digest = checksum(root)
+    if digest != _manifest(root)["sha256"]:
         raise UsageError(f"{root}: changed since it was written; run `drrepro data make` to write it again")
-
-
-def read_manifest(root: Path) -> str:
-    """Return the sha256 recorded when the set was written."""
-    return str(_manifest(root)["sha256"])
+    return digest
 
 
 def checksum(root: Path) -> str:
@@ -75,13 +77,9 @@ def checksum(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _version(root: Path) -> int:
-    return int(_manifest(root)["version"])
-
-
-def _manifest(root: Path) -> dict[str, str]:
+def _manifest(root: Path) -> dict[str, Any]:
     try:
         content = json.loads((root / MANIFEST).read_text())
-        return {"version": str(content["version"]), "sha256": str(content["sha256"])}
+        return {"limit": None, **content, "version": content["version"], "sha256": content["sha256"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{root / MANIFEST}: damaged ({error}); remove {root} and run `drrepro data make`") from None

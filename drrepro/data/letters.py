@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from drrepro.data import scenes
 
 CLASSES = "ABCDEFGHJKLMNPQRSTUY"  # 20, as many as VOC2007 has
-IMAGES = {"trainval": 1000, "tune": 160, "test": 320}
+IMAGES = {"trainval": 4000, "tune": 160, "test": 320}
 # No typeface of trainval is in another split.
 TYPEFACES = {
     "trainval": (
@@ -25,13 +25,17 @@ EMPTY = 0.05  # share of images without any object
 SEED = 20_070_611
 
 
-def write_letters(root: Path, progress: Callable[[int, int], None]) -> None:
-    """Write JPEGImages, Annotations and ImageSets/Main under ``root``; ``progress`` gets (images done, all)."""
+def write_letters(root: Path, progress: Callable[[int, int], None], limit: int | None = None) -> None:
+    """Write JPEGImages, Annotations and ImageSets/Main under ``root``; ``progress`` gets (images done, all).
+
+    ``limit`` caps the images of a split.
+    """
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     photos = scenes.photographs()
+    counts = {split: min(count, limit or count) for split, count in IMAGES.items()}
     done = 0
-    for number, (split, count) in enumerate(IMAGES.items()):
+    for number, (split, count) in enumerate(counts.items()):
         rng = np.random.default_rng([SEED, number])
         masks = _masks(TYPEFACES[split])
         names = [f"{split}_{index + 1:05d}" for index in range(count)]
@@ -40,7 +44,7 @@ def write_letters(root: Path, progress: Callable[[int, int], None]) -> None:
             Image.fromarray(scene.image).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
             _write_xml(root / "Annotations" / f"{name}.xml", name, scene)
             done += 1
-            progress(done, sum(IMAGES.values()))
+            progress(done, sum(counts.values()))
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
 
 
@@ -48,7 +52,7 @@ def _masks(typefaces: tuple[str, ...]) -> list[list[Image.Image]]:
     """Return one mask a typeface for each class."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     fonts = [ImageFont.truetype(folder / f"{name}.ttf", 48) for name in typefaces]
-    masks = []
+    masks: list[list[Image.Image]] = []
     for letter in CLASSES:
         masks.append([])
         for font in fonts:
@@ -63,13 +67,13 @@ def _glyphs(rng: np.random.Generator, masks: list[list[Image.Image]]) -> list[sc
     """Draw an image's objects, one in ten of them faint or covered, and its clutter."""
     objects = 0 if rng.random() < EMPTY else int(rng.integers(1, 7))
     glyphs = []
-    for i in range(objects + int(rng.integers(1, 4))):
+    for i in range(objects + int(rng.integers(1, 3))):
         label = int(rng.integers(len(CLASSES)))
         mask = masks[label][rng.integers(len(masks[label]))]
         shape = mask if i < objects else scenes.scramble(rng, mask)
         fitted = scenes.fit(shape, scenes.object_side(rng), rng.uniform(-12, 12))
         faint, covered = rng.random() < 0.05, rng.random() < 0.05
-        contrast = rng.uniform(0.08, 0.14) if faint else rng.uniform(0.3, 0.7)
+        contrast = rng.uniform(0.08, 0.14) if faint else rng.uniform(0.35, 0.8)
         glyphs.append(scenes.Glyph(fitted, CLASSES[label] if i < objects else None, contrast, covered))
     return glyphs
 

@@ -81,12 +81,12 @@ def training_batches(
     return iter(DataLoader(source, batch_sampler=keys, num_workers=workers, collate_fn=list))
 
 
-def evaluation_batches(
-    samples: list[Sample], config: InputConfig, batch: int, workers: int
-) -> Iterator[list[Item]]:
+def evaluation_batches(samples: list[Sample], config: InputConfig, batch: int, workers: int) -> Iterator[list[Item]]:
     """Yield all items in order, unflipped."""
     source = ImageSource(samples, config, keep=False)
-    keys = [[(i, False) for i in range(start, min(start + batch, len(samples)))] for start in range(0, len(samples), batch)]
+    keys = [
+        [(i, False) for i in range(start, min(start + batch, len(samples)))] for start in range(0, len(samples), batch)
+    ]
     return iter(DataLoader(source, batch_sampler=keys, num_workers=workers, collate_fn=list))
 
 

@@ -1,5 +1,6 @@
 """Paint glyphs on crops of real photographs: what the two embedded data sets have in common."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -41,7 +42,7 @@ def photographs() -> list[Image.Image]:
 
 def object_side(rng: np.random.Generator) -> int:
     """Draw the longer side of an object, px: uniform in its logarithm."""
-    return int(round(np.exp(rng.uniform(np.log(MIN_SIDE), np.log(MAX_SIDE)))))
+    return round(math.exp(rng.uniform(math.log(MIN_SIDE), math.log(MAX_SIDE))))
 
 
 def fit(mask: Image.Image, side: int, angle: float) -> Array:
@@ -60,12 +61,14 @@ def scramble(rng: np.random.Generator, mask: Image.Image) -> Image.Image:
     """Make clutter of a glyph: its four quarters, each turned, in another order."""
     side = 2 * (max(mask.size) // 2)
     pixels = np.asarray(mask.resize((side, side)))
-    quarters = [np.rot90(q, rng.integers(4)) for half in np.split(pixels, 2) for q in np.split(half, 2, axis=1)]
+    quarters = [np.rot90(q, int(rng.integers(4))) for half in np.split(pixels, 2) for q in np.split(half, 2, axis=1)]
     a, b, c, d = (quarters[i] for i in rng.permutation(4))
     return Image.fromarray(np.block([[a, b], [c, d]]))
 
 
-def paint_scene(rng: np.random.Generator, photos: Sequence[Image.Image], glyphs: Sequence[Glyph], noise: float) -> Scene:
+def paint_scene(
+    rng: np.random.Generator, photos: Sequence[Image.Image], glyphs: Sequence[Glyph], noise: float
+) -> Scene:
     """Paint ``glyphs`` at random places without much overlap; one that finds no place is left out."""
     canvas = _background(rng, photos)
     behind = canvas.copy()
@@ -89,13 +92,14 @@ def paint_scene(rng: np.random.Generator, photos: Sequence[Image.Image], glyphs:
 
 
 def _background(rng: np.random.Generator, photos: Sequence[Image.Image]) -> Array:
-    photo = photos[rng.integers(len(photos))]
+    photo = photos[int(rng.integers(len(photos)))]
     height = int(rng.integers(HEIGHT, photo.height + 1))
     width = min(photo.width, height * WIDTH // HEIGHT)
-    x, y = rng.integers(photo.width - width + 1), rng.integers(photo.height - height + 1)
+    x, y = int(rng.integers(photo.width - width + 1)), int(rng.integers(photo.height - height + 1))
     crop = photo.crop((x, y, x + width, y + height)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    pixels = np.asarray(crop, dtype=np.float64)
-    return pixels.mean() + rng.uniform(0.4, 1.0) * (pixels - pixels.mean())
+    pixels: Array = np.asarray(crop, dtype=np.float64)
+    faded: Array = pixels.mean() + rng.uniform(0.3, 0.8) * (pixels - pixels.mean())
+    return faded
 
 
 def _place(

@@ -1,5 +1,6 @@
 """Open a split of the configured data set with the reader of its format."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from drrepro.data.coco import read_coco
@@ -12,16 +13,16 @@ from drrepro.schema import DataConfig
 SPLITS = ("train", "tune", "test")
 
 
-def data_root(config: DataConfig, data_folder: Path) -> Path:
-    """Return ``data.root``, by default ``data_folder``/<name>."""
-    return Path(config.root) if config.root is not None else data_folder / config.name
-
-
 def open_split(config: DataConfig, split: str, data_folder: Path) -> Dataset:
     """Read ``split``: train, tune or test. Raises UsageError, naming the key or file, when it cannot be read."""
-    root = data_root(config, data_folder)
+    root = Path(config.root) if config.root is not None else data_folder / config.name
     if config.embedded:
-        require_embedded(config.name, root)
+        digest = require_embedded(config.name, root)
+        return replace(_read(config, split, root), sha256=digest)
+    return _read(config, split, root)
+
+
+def _read(config: DataConfig, split: str, root: Path) -> Dataset:
     if config.format == "coco":
         json_path, images = getattr(config, f"{split}_json"), getattr(config, f"{split}_images")
         if json_path is None or images is None:

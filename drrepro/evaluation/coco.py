@@ -8,6 +8,7 @@ threshold is a prefix of what is matched above a lower one. Legend: N detections
 import contextlib
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from drrepro.errors import UsageError
 
 GroundTruth = dict[str, Any]  # COCO format
 Results = list[dict[str, Any]]  # COCO result format: image_id, category_id, bbox (x, y, w, h), score
+
+Columns = tuple[npt.NDArray[Any], ...]  # scores, images, ranks, true, false: see Matches
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 AREAS = ("all", "small", "medium", "large")
@@ -36,7 +39,7 @@ class Matches:
     images: npt.NDArray[np.int32]  # (N,) place of the image in the ground truth's sorted ids
     ranks: npt.NDArray[np.int16]  # (N,) place among the detections of its image and class, 0 the best
     true: npt.NDArray[np.bool_]  # (4, 10, N) matched to an object that counts
-    false: npt.NDArray[np.bool_]  # (4, 10, N) matched to nothing; neither: matched to an ignored object, or outside the area
+    false: npt.NDArray[np.bool_]  # (4, 10, N) matched to nothing; neither: to be ignored
     starts: npt.NDArray[np.int64]  # (K + 1,) class k is starts[k]:starts[k + 1]
     positives: npt.NDArray[np.int32]  # (4, K, I) objects that count
 
@@ -44,7 +47,7 @@ class Matches:
 def evaluate_coco(ground_truth: GroundTruth | str | Path, detections: Results | str | Path) -> dict[str, float]:
     """Return the twelve COCO numbers as fractions, by the names in METRICS; NaN where no object counts.
 
-    ``ground_truth``: a dictionary in COCO format or the path of one; ``detections``: a list in COCO result format, which
+    ``ground_truth``: a dictionary in COCO format or its path; ``detections``: a list in COCO result format, which
     may be empty, or the path of one. Raises UsageError for detections of unknown images.
     """
     return summarize(match_detections(load(ground_truth), load(detections)))
@@ -67,34 +70,36 @@ def match_detections(ground_truth: GroundTruth, detections: Results) -> Matches:
         evaluator = COCOeval(truth, found, "bbox")
         evaluator.evaluate()
     classes, images = len(evaluator.params.catIds), len(evaluator.params.imgIds)
+    by_class = np.array(evaluator.evalImgs, dtype=object).reshape(classes, len(AREAS), images)
     positives = np.zeros((len(AREAS), classes, images), dtype=np.int32)
-    parts: list[tuple[npt.NDArray[Any], ...]] = []
-    starts = [0]
+    columns: list[Columns] = []
     for k in range(classes):
-        per_image: list[tuple[npt.NDArray[Any], ...]] = []
-        for i in range(images):
-            by_area = [evaluator.evalImgs[(k * len(AREAS) + a) * images + i] for a in range(len(AREAS))]
-            if by_area[0] is None:  # neither objects nor detections
-                continue
-            positives[:, k, i] = [np.count_nonzero(e["gtIgnore"] == 0) for e in by_area]
-            scores = np.asarray(by_area[0]["dtScores"], dtype=np.float64)
-            matched = np.stack([e["dtMatches"] for e in by_area]) > 0
-            ignored = np.stack([e["dtIgnore"] for e in by_area]) > 0
-            ranks = np.arange(len(scores), dtype=np.int16)
-            per_image.append((scores, np.full(len(scores), i, np.int32), ranks, matched & ~ignored, ~matched & ~ignored))
-        if per_image:
-            columns = [np.concatenate(column, axis=-1) for column in zip(*per_image, strict=True)]
-            order = np.argsort(-columns[0], kind="stable")
-            parts.append(tuple(column[..., order] for column in columns))
-            starts.append(starts[-1] + len(order))
-        else:
-            starts.append(starts[-1])
-    if not parts:
-        none = np.zeros(0)
-        flags = np.zeros((len(AREAS), 10, 0), dtype=np.bool_)
-        parts.append((none, none.astype(np.int32), none.astype(np.int16), flags, flags))
-    joined = [np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)]
-    return Matches(*joined, starts=np.array(starts), positives=positives)
+        own = []
+        for i in (i for i in range(images) if by_class[k, 0, i] is not None):  # None: no object and no detection
+            positives[:, k, i] = [np.count_nonzero(e["gtIgnore"] == 0) for e in by_class[k, :, i]]
+            own.append(_columns(by_class[k, :, i], i))
+        joined = _concatenate(own)
+        order = np.argsort(-joined[0], kind="stable")
+        columns.append(tuple(column[..., order] for column in joined))
+    starts = np.cumsum([0, *(len(c[0]) for c in columns)])
+    scores, image, rank, true, false = _concatenate(columns)
+    return Matches(scores, image, rank, true, false, starts, positives)
+
+
+def _columns(by_area: Iterable[dict[str, Any]], image: int) -> Columns:
+    """Return scores, images, ranks, true and false of the detections of one class in one image."""
+    areas = list(by_area)
+    scores = np.asarray(areas[0]["dtScores"], dtype=np.float64)
+    matched = np.stack([e["dtMatches"] for e in areas]) > 0
+    ignored = np.stack([e["dtIgnore"] for e in areas]) > 0
+    ranks = np.arange(len(scores), dtype=np.int16)
+    return scores, np.full(len(scores), image, np.int32), ranks, matched & ~ignored, ~matched & ~ignored
+
+
+def _concatenate(parts: list[Columns]) -> Columns:
+    flags = np.zeros((len(AREAS), 10, 0), dtype=np.bool_)
+    none = (np.zeros(0), np.zeros(0, np.int32), np.zeros(0, np.int16), flags, flags)
+    return tuple(np.concatenate(column, axis=-1) for column in zip(none, *parts, strict=True))
 
 
 def summarize(matches: Matches, threshold: float = -np.inf) -> dict[str, float]:
@@ -138,7 +143,9 @@ def _average_precision(
     """Average the precision envelope at RECALLS; true and false are (10, n) cumulative counts."""
     envelope = np.maximum.accumulate((true / (true + false + np.spacing(1)))[:, ::-1], axis=1)[:, ::-1]
     padded = np.concatenate([envelope, np.zeros((len(true), 1))], axis=1)  # recalls never reached count 0
-    return np.array([p[np.searchsorted(t / positives, RECALLS, side="left")].mean() for p, t in zip(padded, true, strict=True)])
+    return np.array(
+        [p[np.searchsorted(t / positives, RECALLS, side="left")].mean() for p, t in zip(padded, true, strict=True)]
+    )
 
 
 def _index(content: GroundTruth) -> COCO:

@@ -9,7 +9,7 @@ from drrepro.evaluation.coco import GroundTruth, Results, load, match_detections
 def threshold_sweep(
     ground_truth: GroundTruth | str | Path, detections: Results | str | Path, thresholds: Iterable[float]
 ) -> dict[float, dict[str, float]]:
-    """Return `evaluate_coco` of the detections with a score above each threshold, for the price of little more than one.
+    """Return `evaluate_coco` of the detections with a score above each threshold; what is matched is matched once.
 
     Exact when ``detections`` are those of a threshold at or below the lowest asked for: see
     `drrepro.models.postprocess.suppress`.

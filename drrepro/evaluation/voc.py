@@ -80,7 +80,8 @@ def _match_image(
 
 
 def _eleven_points(recall: npt.NDArray[np.float64], precision: npt.NDArray[np.float64]) -> float:
-    return float(np.mean([precision[recall >= t].max(initial=0.0) for t in np.arange(11) / 10]))
+    # np.arange, with its 0.30000000000000004, as every implementation that numbers were published with has it
+    return float(np.mean([precision[recall >= t].max(initial=0.0) for t in np.arange(0.0, 1.1, 0.1)]))
 
 
 def _all_points(recall: npt.NDArray[np.float64], precision: npt.NDArray[np.float64]) -> float:

@@ -13,9 +13,11 @@ NAME = "record.json"
 Record = dict[str, Any]
 
 
-def write_record(directory: Path, record: Record) -> None:
-    """Write record.json atomically; numbers that do not exist (NaN) become null."""
-    write_json(directory / NAME, _without_nan({"schema": SCHEMA, **record}))
+def write_record(directory: Path, record: Record) -> Record:
+    """Write record.json atomically and return it as it reads back: numbers that do not exist (NaN) are null."""
+    complete: Record = _without_nan({"schema": SCHEMA, **record})
+    write_json(directory / NAME, complete)
+    return complete
 
 
 def read_record(directory: Path) -> Record | None:

@@ -3,8 +3,10 @@
 import dataclasses
 import gzip
 import json
+import math
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,10 @@ from omegaconf import OmegaConf
 
 from drrepro.config import run_id, to_dict
 from drrepro.data.dataset import Dataset
-from drrepro.data.embedded import read_manifest
-from drrepro.data.splits import data_root, open_split
+from drrepro.data.splits import open_split
 from drrepro.errors import UsageError
 from drrepro.evaluation.coco import Matches, accumulate, match_detections, summarize
-from drrepro.evaluation.detect import Densities, detect
+from drrepro.evaluation.detect import detect
 from drrepro.evaluation.voc import match_voc, summarize_voc
 from drrepro.experiments.provenance import provenance
 from drrepro.experiments.records import Record, read_record, write_record
@@ -48,11 +49,9 @@ def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record
     if trained is not None and trained.classes != tested.classes:
         raise UsageError(f"data={config.data.name}: the {config.evaluation.split} split has other classes than train")
     write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
-    write_json(directory / "status.json", {"state": "running"})
     try:
-        record = _carry_out(config, directory, runs, trained, tested, device, report)
-        record["data"]["sha256"] = read_manifest(data_root(config.data, data_folder)) if config.data.embedded else None
-        write_record(directory, record)
+        record = _carry_out(config, directory, runs, trained, tested, device, _with_status(directory, report))
+        record = write_record(directory, record)
     except BaseException as error:
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         write_json(directory / "status.json", {"state": "failed", "why": why})
@@ -71,6 +70,21 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"runtime.device={name}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def _with_status(directory: Path, report: Report) -> Report:
+    """Also keep the progress in status.json, about once a second, where a sweep looks for it."""
+    last = -math.inf
+
+    def both(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        nonlocal last
+        report(stage, done, total, numbers)
+        if time.monotonic() - last >= 1:
+            last = time.monotonic()
+            status = {"state": "running", "stage": stage, "done": done, "total": total, "numbers": numbers}
+            write_json(directory / "status.json", status)
+
+    return both
 
 
 def _carry_out(
@@ -131,6 +145,7 @@ def _data_summary(trained: Dataset | None, tested: Dataset) -> dict[str, Any]:
     return {
         "train_images": len(trained.samples) if trained else None,
         "test_images": len(tested.samples),
+        "sha256": tested.sha256,
         "classes": tested.classes,
         "dropped_boxes": [*(trained.dropped if trained else []), *tested.dropped],
     }

@@ -32,6 +32,6 @@ class FocalLoss(nn.Module):
         positive, negative = pairs(labels, logits.shape[2])
         x = logits.float() if logits.dtype != torch.float64 else logits
         x = torch.where(positive, x, -x)  # p_t = sigmoid(x): x for a positive, -x for a negative
-        alpha = torch.where(positive, self.alpha, (1 - self.alpha) * negative)  # 0 where ignored
+        alpha = self.alpha * positive.to(x.dtype) + (1 - self.alpha) * negative.to(x.dtype)  # 0 where ignored
         terms = -alpha * (-x).sigmoid() ** self.gamma * functional.logsigmoid(x)
         return terms.sum() / ((labels > 0).sum() + len(labels))

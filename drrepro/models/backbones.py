@@ -1,7 +1,7 @@
 """Backbones that return C3, C4 and C5 (strides 8, 16 and 32), randomly initialised."""
 
 from collections import OrderedDict
-from functools import partial
+from itertools import pairwise
 
 import torchvision
 from torch import Tensor, nn
@@ -9,24 +9,18 @@ from torchvision.models import resnet
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
-SMALL_WIDTHS = (16, 32, 64, 128, 256)
+SMALL_WIDTHS = [16, 32, 64, 128, 256]
 
 
 class SmallBackbone(nn.Module):
-    """A stem and four residual blocks, each halving the resolution: 1.3 million weights, for a CPU.
-
-    Group norm, so that an image's output does not depend on the others in its batch.
-    """
-
-    out_channels = list(SMALL_WIDTHS[2:])
+    """A stem and four residual blocks, each halving the resolution: 1.3 million weights, for a CPU."""
 
     def __init__(self) -> None:
         super().__init__()
-        norm = partial(nn.GroupNorm, 8)
-        first = SMALL_WIDTHS[0]
+        norm, first = nn.BatchNorm2d, SMALL_WIDTHS[0]
         self.stem = nn.Sequential(nn.Conv2d(3, first, 3, stride=2, padding=1, bias=False), norm(first), nn.ReLU(True))
         self.layers = nn.ModuleList()
-        for wide_in, wide_out in zip(SMALL_WIDTHS[:-1], SMALL_WIDTHS[1:], strict=True):
+        for wide_in, wide_out in pairwise(SMALL_WIDTHS):
             shortcut = nn.Sequential(nn.Conv2d(wide_in, wide_out, 1, stride=2, bias=False), norm(wide_out))
             self.layers.append(resnet.BasicBlock(wide_in, wide_out, 2, shortcut, norm_layer=norm))
 
@@ -43,10 +37,14 @@ class SmallBackbone(nn.Module):
 def build_backbone(name: str, frozen_stages: int) -> tuple[nn.Module, list[int]]:
     """Return the backbone ``name`` and the channels of C3, C4 and C5; ResNets have frozen batch norm [M]."""
     if name == "small":
-        return SmallBackbone(), SmallBackbone.out_channels
+        return SmallBackbone(), SMALL_WIDTHS[2:]
     body = getattr(torchvision.models, name)(weights=None, norm_layer=FrozenBatchNorm2d)
     stages = [nn.ModuleList([body.conv1, body.bn1]), body.layer1, body.layer2, body.layer3, body.layer4]
     for stage in stages[:frozen_stages]:
         stage.requires_grad_(False)
     width = body.fc.in_features  # of C5
-    return IntermediateLayerGetter(body, {"layer2": "c3", "layer3": "c4", "layer4": "c5"}), [width // 4, width // 2, width]
+    return IntermediateLayerGetter(body, {"layer2": "c3", "layer3": "c4", "layer4": "c5"}), [
+        width // 4,
+        width // 2,
+        width,
+    ]

@@ -36,7 +36,7 @@ def select_candidates(
     """
     kept = []
     lengths = [len(level) for level in anchors]
-    for level, s, d in zip(anchors, scores.split(lengths), deltas.split(lengths), strict=True):
+    for level, s, d in zip(anchors, torch.split(scores, lengths), torch.split(deltas, lengths), strict=True):
         index = _best(s.flatten(), per_level, threshold)
         anchor, label = index // s.shape[1], index % s.shape[1]
         boxes = clip_boxes_to_image(decode(d[anchor], level[anchor], box_weights), list(image_size))

@@ -26,8 +26,7 @@ class Head(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=config.head_std)
-                nn.init.zeros_(module.bias)
-        nn.init.constant_(self.final.bias, final_bias)
+                nn.init.constant_(module.bias, final_bias if module is self.final else 0.0)  # type: ignore[arg-type]
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Map the (B, C, h, w) of each level to one (B, A, per_anchor)."""

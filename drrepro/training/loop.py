@@ -43,11 +43,12 @@ def train(
         rate = learning_rate(step, config.schedule)
         set_learning_rate(optimizer, rate)
         parts = _losses(model, classification, collate(items, config.input, device), config)
-        numbers = {"loss": float(sum(parts.values())), **{k: float(v) for k, v in parts.items()}, "lr": rate}
+        loss = torch.stack(list(parts.values())).sum()
+        numbers = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}, "lr": rate}
         if not math.isfinite(numbers["loss"]):
             shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
             raise RunError(f"{directory}: step {step}: the loss is not finite ({shown}); lower schedule.lr")
-        sum(parts.values(), torch.zeros((), device=device)).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         if config.schedule.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.schedule.clip_norm)
         optimizer.step()

@@ -1,0 +1,140 @@
+"""What the command line shows: progress on stderr (live on a terminal, plain lines elsewhere), tables on stdout."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from drrepro.progress import Report, silent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from drrepro.report.tables import Table
+
+LABELS = {"loss": "loss {:.3f}", "lr": "lr {:.2e}", "images_per_second": "{:.0f} img/s"}
+PLAIN_EVERY = 10.0  # seconds between plain lines
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Report]:
+    """Yield a Report that draws on stderr; stdout is left to results."""
+    if quiet:
+        yield silent
+    elif sys.stderr.isatty():
+        yield from _live()
+    else:
+        yield _plain()
+
+
+def _live() -> Iterator[Report]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def report(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, numbers="")
+            bars.update(tasks[stage], completed=done, total=total, numbers=describe(numbers))
+
+        yield report
+
+
+def _plain() -> Report:
+    started: dict[str, tuple[float, int]] = {}
+    shown: dict[str, float] = {}
+
+    def report(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        now = time.monotonic()
+        since, first = started.setdefault(stage, (now, done))
+        if now - shown.get(stage, since) < PLAIN_EVERY and done < total:
+            shown.setdefault(stage, since)
+            return
+        if done >= total and shown.get(stage) == float("inf"):
+            return  # its end was shown
+        shown[stage] = float("inf") if done >= total else now
+        left = (now - since) / (done - first) * (total - done) if done > first else 0.0
+        parts = [f"{stage} {done}/{total}", describe(numbers), f"{left:.0f} s left" if done < total else ""]
+        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+
+    return report
+
+
+def describe(numbers: dict[str, float]) -> str:
+    """Return the numbers that are worth a place in the line."""
+    return "  ".join(text.format(numbers[key]) for key, text in LABELS.items() if key in numbers)
+
+
+def print_metrics(record: dict[str, Any], directory: Path) -> None:
+    """Print a run's metrics at each threshold, per cent, and where they are kept."""
+    names = [name for name in record["metrics"][0] if name not in ("nms_iou", "score_threshold")]
+    table = _table("NMS", "threshold", *names)
+    own = record["config"]["evaluation"]["score_threshold"]
+    for row in record["metrics"]:
+        values = ["" if row[name] is None else f"{100 * row[name]:.1f}" for name in names]
+        style = "bold" if row["score_threshold"] == own else None
+        table.add_row(f"{row['nms_iou']:g}", f"{row['score_threshold']:g}", *values, style=style)
+    _print(table)
+    print(directory)
+
+
+def print_plan(states: dict[str, str]) -> None:
+    """Print the runs of a plan and which of them are to be run."""
+    table = _table("run", "state")
+    for name, state in states.items():
+        table.add_row(name, {"done": "done", "resumable": "to go on", "new": "to run"}[state])
+    _print(table)
+    done = sum(state == "done" for state in states.values())
+    print(f"{len(states)} runs: {done} done, {len(states) - done} to run")
+
+
+def print_table(table: "Table") -> None:
+    """Print a numbered table, three lines a setting: paper, ours, difference."""
+    from drrepro.report.tables import display
+
+    text = display(table.frame)
+    heads = [column.replace(" - ", "-").replace(" ", "\n") for column in text.columns[2:]]  # the loss above the metric
+    drawn = _table(text.columns[0], "", *heads)
+    for setting, source, *cells in text.itertuples(index=False):
+        bold = "bold" if source == "ours" else None
+        shown = setting if source == "paper" else ""
+        drawn.add_row(shown, source, *cells, style=bold, end_section=source == "difference")
+    print(f"\n{table.title}")
+    _print(drawn)
+    for finding in table.findings:
+        print(f"  {finding}")
+
+
+def print_plain(title: str, frame: "pd.DataFrame") -> None:
+    """Print any frame."""
+    drawn = _table(*map(str, frame.columns))
+    for _, row in frame.iterrows():
+        drawn.add_row(*("" if v != v or v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+    print(f"\n{title}")
+    _print(drawn)
+
+
+def _table(*heads: str) -> RichTable:
+    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, head in enumerate(heads):
+        drawn.add_column(head, justify="left" if i < 2 else "right", no_wrap=True)
+    return drawn
+
+
+def _print(drawn: RichTable) -> None:
+    """Print at the table's own width where the terminal is narrower or unknown: a folded number is not a number."""
+    needed = Console(width=1000).measure(drawn).maximum
+    Console(width=max(Console().width, needed)).print(drawn)

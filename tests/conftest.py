@@ -1,0 +1,50 @@
+"""Fixtures: tiny embedded sets, made once, and real data where it lies beside the checkout."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from drrepro.data.embedded import make_embedded
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+TINY = [
+    "schedule.steps=4",
+    "schedule.warmup_steps=1",
+    "runtime.log_every=1",
+    "runtime.checkpoint_every=2",
+    "input.scale=64",
+]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both embedded sets with eight images a split."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("digits", "letters"):
+        make_embedded(name, folder, lambda done, total: None, limit=8)
+    return folder
+
+
+@pytest.fixture
+def environment(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point the command line to the tiny data and a fresh runs folder, which is returned; work in tmp_path."""
+    monkeypatch.setenv("DRREPRO_DATA", str(data_folder))
+    monkeypatch.setenv("DRREPRO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def shared(name: str) -> Path:
+    """Return a folder of real data, or skip."""
+    path = SHARED / name
+    if not path.is_dir():
+        pytest.skip(f"{path} is not here")
+    return path

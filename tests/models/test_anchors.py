@@ -1,0 +1,105 @@
+import math
+
+import pytest
+import torch
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import box_iou
+
+from drrepro.models.anchors import AnchorGrid, cell_anchors, decode, encode, match
+from drrepro.schema import MatcherConfig, ModelConfig
+
+
+def test_first_anchors_are_those_of_maskrcnn_benchmark():
+    inclusive = cell_anchors(ModelConfig(), 0)[:2] - torch.tensor([0.0, 0, 1, 1])
+    expected = [[-18, -8, 25, 15], [-23.7183, -11.1191, 30.7183, 18.1191]]
+    torch.testing.assert_close(inclusive, torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+def test_torchvision_convention_gives_torchvision_anchors():
+    config = ModelConfig(convention="torchvision")
+    shapes = [(10, 12), (5, 6), (3, 3), (2, 2), (1, 1)]
+    ours = torch.cat(AnchorGrid(config).levels(tuple(shapes), torch.device("cpu")))
+    sizes = tuple(tuple(size * scale for scale in config.anchor_scales) for size in config.anchor_sizes)
+    generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5)
+    images = torch.zeros(1, 3, 80, 96)
+    theirs = generator(ImageList(images, [(80, 96)]), [torch.zeros(1, 1, h, w) for h, w in shapes])[0]
+    # torchvision derives strides from the shapes, which do not divide evenly on the coarse levels: compare P3 and P4
+    count = 9 * (10 * 12 + 5 * 6)
+    assert {tuple(a) for a in ours[:count].tolist()} == {tuple(a) for a in theirs[:count].tolist()}
+
+
+def test_anchors_are_cached_per_size():
+    grid = AnchorGrid(ModelConfig())
+    shapes = tuple((2, 2) for _ in range(5))
+    assert grid.levels(shapes, torch.device("cpu")) is grid.levels(shapes, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0], [10.0, 10.0, 5.0, 5.0]])
+def test_decode_inverts_encode(weights):
+    torch.manual_seed(0)
+    corners, sizes = torch.rand(50, 2) * 100, torch.rand(50, 2) * 60 + 1
+    boxes = torch.cat([corners, corners + sizes], 1)
+    anchors = boxes + torch.rand(50, 4)
+    torch.testing.assert_close(decode(encode(boxes, anchors, weights), anchors, weights), boxes, atol=1e-3, rtol=1e-4)
+
+
+def test_decode_clamps_the_size():
+    anchor = torch.tensor([[0.0, 0, 16, 16]])
+    box = decode(torch.tensor([[0.0, 0, 50, 50]]), anchor, [1.0] * 4)
+    assert (box[0, 2] - box[0, 0]).item() == pytest.approx(16 * 1000 / 16, rel=1e-5)
+
+
+def naive_match(anchors, boxes, labels, config):
+    out = torch.zeros(len(anchors), dtype=torch.int64)
+    if len(boxes) == 0:
+        return out
+    iou = box_iou(anchors, boxes)
+    for a in range(len(anchors)):
+        best, index = iou[a].max(0)
+        low = config.low_quality and any(iou[a, g] == iou[:, g].max() and iou[a, g] > 0 for g in range(len(boxes)))
+        if best >= config.fg_iou or low:
+            out[a] = labels[index]
+        elif best >= config.bg_iou:
+            out[a] = -1
+    return out
+
+
+@pytest.mark.parametrize("config", [MatcherConfig(0.5, 0.4), MatcherConfig(0.5, 0.5), MatcherConfig(0.6, 0.3, False)])
+def test_match_equals_one_image_and_one_anchor_at_a_time(config):
+    torch.manual_seed(3)
+    anchors = torch.cat(AnchorGrid(ModelConfig()).levels(((8, 8), (4, 4), (2, 2), (1, 1), (1, 1)), torch.device("cpu")))
+    images = []
+    for count in (3, 0, 1):
+        corners = torch.rand(count, 2) * 40
+        images.append((torch.cat([corners, corners + torch.rand(count, 2) * 30 + 4], 1), torch.randint(1, 5, (count,))))
+    boxes, labels = torch.zeros(3, 3, 4), torch.zeros(3, 3, dtype=torch.int64)
+    for i, (own, classes) in enumerate(images):
+        boxes[i, : len(own)], labels[i, : len(own)] = own, classes
+    found, matched = match(anchors, boxes, labels, config)
+    for i, (own, classes) in enumerate(images):
+        assert found[i].tolist() == naive_match(anchors, own, classes, config).tolist()
+    positive = found[0] > 0
+    assert positive.any()
+    best = box_iou(anchors, images[0][0]).argmax(1)
+    torch.testing.assert_close(matched[0][positive], images[0][0][best[positive]])
+
+
+def test_match_without_any_box_is_background():
+    found, boxes = match(torch.rand(7, 4), torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64), MatcherConfig())
+    assert found.shape == (2, 7)
+    assert (found == 0).all()
+    assert boxes.shape == (2, 7, 4)
+
+
+def test_prior_is_the_score_before_training():
+    from drrepro.models.retinanet import RetinaNet
+
+    config = ModelConfig(backbone="small", frozen_stages=0, fpn_channels=16, head_convs=1, prior=0.01, head_std=1e-4)
+    logits, deltas, anchors = RetinaNet(config, 3)(torch.zeros(2, 3, 64, 96))
+    count = 9 * (8 * 12 + 4 * 6 + 2 * 3 + 1 * 2 + 1 * 1)
+    assert logits.shape == (2, count, 3)
+    assert deltas.shape == (2, count, 4)
+    assert sum(map(len, anchors)) == count
+    assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.05)
+    assert math.isfinite(deltas.sum().item())
