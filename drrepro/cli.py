@@ -52,6 +52,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=_set_debug)]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time; each gets its share of the cores.")]
+Tables = Annotated[bool, typer.Option(help="Print the tables at the end.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print which runs exist and which are to be run; run nothing.")]
 Results = Annotated[Path, typer.Option(help="Where to write, under a folder for each data set.")]
 
@@ -139,13 +140,11 @@ def sweep_thresholds(
     """
     from drrepro.experiments import plan
 
-    planned = [plan.thresholds(overrides or [], config_dir)]
     ious = _numbers("--nms-iou", nms_iou)
+    trained, configs = plan.thresholds(overrides or [], config_dir)
+    _sweep([(trained, configs)], jobs, dry_run, as_json and not ious, quiet, tables=not ious)
     if ious:
-        extra = plan.nms(planned[0][1], ious)
-        _sweep(planned, jobs, dry_run, as_json and dry_run, quiet, report=False)
-        planned = [extra]
-    _sweep(planned, jobs, dry_run, as_json, quiet)
+        _sweep([plan.nms(configs, ious)], jobs, dry_run, as_json, quiet)
 
 
 @sweep_app.command("scales")
@@ -191,6 +190,7 @@ def sweep_all(
     overrides: Overrides = None,
     jobs: Jobs = 1,
     dry_run: DryRun = False,
+    tables: Tables = True,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -209,7 +209,7 @@ def sweep_all(
         plan.datasets(["data=letters", *given], config_dir),
         plan.thresholds(["data=letters", *given], config_dir),
     ]
-    _sweep(planned, jobs, dry_run, as_json, quiet)
+    _sweep(planned, jobs, dry_run, as_json, quiet, tables)
 
 
 @sweep_app.command("grid")
@@ -232,7 +232,7 @@ def sweep_grid(
     _sweep([plan.grid(overrides or [], config_dir, name)], jobs, dry_run, as_json, quiet)
 
 
-def _sweep(planned: "Plans", jobs: int, dry_run: bool, as_json: bool, quiet: bool, report: bool = True) -> None:
+def _sweep(planned: "Plans", jobs: int, dry_run: bool, as_json: bool, quiet: bool, tables: bool = True) -> None:
     from drrepro.config import data_folder, run_id, runs_folder
     from drrepro.console import print_plan, progress
     from drrepro.experiments.plan import save_plan
@@ -253,8 +253,8 @@ def _sweep(planned: "Plans", jobs: int, dry_run: bool, as_json: bool, quiet: boo
         typer.echo(json.dumps([asdict(outcome) for outcome in outcomes]))
     else:
         _print_outcomes(outcomes, time.perf_counter() - started)
-        if report:
-            _show_tables([plan for plan, _ in planned], print_only=True)
+        if tables:
+            _show_tables([plan for plan, _ in planned])
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 

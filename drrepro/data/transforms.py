@@ -1,7 +1,5 @@
 """Decode and resize one image: 8-bit pixels in, 8-bit pixels out."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from PIL import Image
@@ -42,12 +40,3 @@ def load_image(sample: Sample, config: InputConfig) -> Tensor:
     if (width, height) != pixels.size:
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
-
-
-def check_image(path: Path) -> None:
-    """Raise RunError unless the file decodes completely."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RunError(f"{path}: cannot be decoded ({error})") from None

@@ -1,0 +1,72 @@
+# Everything that is typed often. `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+SEEDS ?= 0
+JOBS ?= 2
+# Where torch comes from; a machine without a GPU saves gigabytes with
+#   make reproduce TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SMOKE := build/smoke
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce smoke tune test lint format bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@echo "variables of reproduce and tune: SEEDS=$(SEEDS) (0,1,2 for three) JOBS=$(JOBS) (runs at a time)"
+	@echo "of the installation: PYTHON=$(PYTHON) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX)"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch torchvision)
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+reproduce: $(VENV)/.installed ## Tables 1-3 and the figures on the embedded data: CPU, about 20 minutes
+	@start=$$(date +%s) \
+	&& $(BIN)/drrepro data make \
+	&& $(BIN)/drrepro sweep all seed=$(SEEDS) --jobs $(JOBS) --no-tables \
+	&& $(BIN)/drrepro report tables \
+	&& $(BIN)/drrepro report figures \
+	&& echo "reproduced in $$(( $$(date +%s) - start )) s"
+
+smoke: $(VENV)/.installed ## the same path on eight images a split: under a minute, numbers without meaning
+	rm -rf $(SMOKE)
+	DRREPRO_DATA=$(SMOKE)/data $(BIN)/drrepro data make --limit 8 --quiet
+	DRREPRO_DATA=$(SMOKE)/data DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro sweep all --jobs $(JOBS) --quiet --no-tables \
+		schedule.steps=4 schedule.warmup_steps=1 schedule.images_per_step=2
+	DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro report tables --results $(SMOKE)/results
+	DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro report figures --results $(SMOKE)/results
+
+tune: $(VENV)/.installed ## the learning rates of conf/schedule/cpu.yaml: one grid for both losses, judged on the tune split
+	$(BIN)/drrepro data make digits
+	$(BIN)/drrepro sweep grid loss=focal,dr schedule.lr=0.001,0.002,0.004 evaluation.split=tune --name tuning --jobs $(JOBS)
+	$(BIN)/drrepro report tables
+
+test: $(VENV)/.dev ## lint, types and tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/.dev ## lint and types alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed ## what the README quotes: needs the runs of `make reproduce`
+	$(BIN)/drrepro bench evaluation "weights=run:$$(ls runs | grep '^digits-dr-128-s0-' | head -n 1)"
+
+clean: ## remove what smoke and the builds leave; data/, runs/ and .venv/ stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
