@@ -17,6 +17,8 @@ TINY = [
     "input.scale=64",
 ]
 
+DIVERGING = [*TINY, "schedule.steps=40", "schedule.lr=1e30", "schedule.clip_norm=null", "schedule.warmup_steps=0"]
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:

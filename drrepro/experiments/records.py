@@ -25,7 +25,7 @@ def read_record(directory: Path) -> Record | None:
     path = directory / NAME
     try:
         record = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not readable ({error}); move {directory} away to run it again") from None

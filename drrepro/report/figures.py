@@ -27,7 +27,7 @@ def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
     for plan in plans:
         by_loss = {loss: _records(plan, runs, loss) for loss in LOSSES}
         found = {loss: records for loss, records in by_loss.items() if records}
-        if not found or plan.kind == "grid":
+        if not found or plan.kind in ("grid", "nms"):
             continue
         drawings = (
             {"ap_scale": ap_against_scale(found)}

@@ -120,7 +120,8 @@ def write_tables(tables: list[Table], results: Path) -> list[Path]:
         text = display(table.frame)
         note = "\n".join(["", *(f"- {finding}" for finding in table.findings)])
         write_text(stem.with_suffix(".csv"), _flat(table.frame).to_csv(index=False, float_format="%.4f"))
-        write_text(stem.with_suffix(".md"), f"{table.title}\n\n{text.to_markdown(index=False)}\n{note}\n")
+        markdown = text.to_markdown(index=False, disable_numparse=True)  # numparse would drop the zero of 35.0
+        write_text(stem.with_suffix(".md"), f"{table.title}\n\n{markdown}\n{note}\n")
         latex = text.to_latex(index=False, escape=True, caption=table.title, label=f"tab:{table.data}{table.number}")
         write_text(stem.with_suffix(".tex"), latex)
         paths += [stem.with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]

@@ -1,0 +1,58 @@
+import pytest
+
+from drrepro.config import compose, run_id
+from drrepro.errors import UsageError
+from drrepro.experiments import plan
+
+
+def test_thresholds_take_two_runs_and_scales_ten_of_which_two_are_shared():
+    one, first = plan.thresholds(["data=digits"])
+    two, second = plan.scales(["data=digits"])
+    assert [c.loss for c in one.cells] == ["focal", "dr"]
+    assert len(two.cells) == 10
+    assert {run_id(c) for c in first} <= {run_id(c) for c in second}
+    assert [(c.setting, c.scale) for c in two.cells if c.loss == "dr"] == [
+        ("400", 64),
+        ("500", 80),
+        ("600", 96),
+        ("700", 112),
+        ("800", 128),
+    ]
+
+
+def test_datasets_are_letters_unless_said_otherwise_and_keep_the_loss_parameters():
+    letters, configs = plan.datasets([])
+    assert letters.data == "letters"
+    assert [c.setting for c in letters.cells] == ["voc2007", "voc2007"]
+    assert configs[1].loss == compose(["data=digits"]).loss
+    assert plan.datasets(["data=digits"])[0].data == "digits"
+
+
+def test_seeds_multiply_and_a_grid_takes_any_axis():
+    assert len(plan.thresholds(["seed=0,1,2"])[0].cells) == 6
+    grid, configs = plan.grid(["loss=dr,focal", "loss.h=2.5,3.5", "seed=0,1", "schedule.steps=7"])
+    assert len(configs) == 8
+    assert grid.cells[0].axes == {"loss": "dr", "loss.h": "2.5", "seed": "0"}
+    assert {c.loss.h for c in configs} == {2.5, 3.5}
+
+
+def test_one_sweep_takes_one_data_set():
+    with pytest.raises(UsageError, match="one sweep takes one data set, not digits, letters"):
+        plan.thresholds(["data=digits,letters"])
+
+
+def test_plans_come_back_and_damaged_ones_are_named(tmp_path):
+    kept, _ = plan.scales([])
+    plan.save_plan(kept, tmp_path)
+    assert plan.load_plans(tmp_path) == [kept]
+    (tmp_path / "plans" / "scales-digits.json").write_text('{"kind": 1}')
+    with pytest.raises(UsageError, match=r"scales-digits\.json: not a plan of this version"):
+        plan.load_plans(tmp_path)
+
+
+def test_nms_adds_one_evaluation_a_run():
+    _, configs = plan.thresholds([])
+    added, evaluations = plan.nms(configs, [0.4, 0.6])
+    assert [c.weights for c in evaluations] == [f"run:{run_id(c)}" for c in configs]
+    assert all(c.evaluation.nms_ious == [0.4, 0.6] for c in evaluations)
+    assert not {c.run_id for c in added.cells} & {run_id(c) for c in configs}

@@ -1,0 +1,77 @@
+import json
+
+import pytest
+
+from drrepro.config import compose, run_id
+from drrepro.errors import UsageError
+from drrepro.experiments import plan
+from drrepro.experiments.records import read_record
+from drrepro.experiments.run import run
+from drrepro.experiments.sweep import state_of, sweep
+from drrepro.progress import silent
+from tests.conftest import TINY
+
+
+def test_a_sweep_runs_what_is_missing_goes_on_past_a_failure_and_skips_what_is_done(data_folder, tmp_path):
+    _, configs = plan.thresholds(TINY)
+    broken = compose(
+        [*TINY, "schedule.lr=1e30", "schedule.clip_norm=null", "schedule.warmup_steps=0", "schedule.steps=40"]
+    )
+    outcomes = sweep([broken, *configs], tmp_path, data_folder, 2, silent)
+    states = {o.run_id: o.state for o in outcomes}
+    assert states == {run_id(broken): "failed", **{run_id(c): "done" for c in configs}}
+    assert "not finite" in next(o.why for o in outcomes if o.state == "failed")
+    records = [tmp_path / run_id(c) / "record.json" for c in configs]
+    before = [path.stat().st_mtime_ns for path in records]
+    again = sweep(configs, tmp_path, data_folder, 2, silent)
+    assert [o.state for o in again] == ["skipped", "skipped"]
+    assert [path.stat().st_mtime_ns for path in records] == before
+    assert state_of(configs[0], tmp_path) == "done"
+    assert state_of(compose([*TINY, "seed=9"]), tmp_path) == "new"
+
+
+def test_a_sweep_in_workers_equals_a_run_in_this_process(data_folder, tmp_path):
+    config = compose(TINY)
+    sweep([config], tmp_path / "a", data_folder, 2, silent)
+    here = run(config, tmp_path / "b", data_folder, silent)
+    there = read_record(tmp_path / "a" / run_id(config))
+    assert there["metrics"] == here["metrics"]
+
+
+def test_the_record_says_where_it_comes_from_and_a_finished_run_is_not_run_twice(data_folder, tmp_path):
+    config = compose(["data=letters", *TINY])
+    record = run(config, tmp_path, data_folder, silent)
+    assert record["id"] == run_id(config)
+    assert record["config"]["schedule"]["steps"] == 4
+    assert record["versions"]["torch"]
+    assert record["data"]["sha256"]
+    assert record["data"]["test_images"] == 8
+    assert len(record["metrics"]) == 6
+    assert "AP50_2007" in record["metrics"][0]
+    assert sum(record["densities"]["foreground"]) > 0
+    assert record["cost"]["train_seconds"] > 0
+    assert record["machine"]["cores"] >= 1
+    assert isinstance(record["dirty"], bool | None)
+
+    def never(*arguments):
+        raise AssertionError("ran again")
+
+    assert run(config, tmp_path, data_folder, never) == record
+    files = {path.name for path in (tmp_path / run_id(config)).iterdir()}
+    assert files == {
+        *("config.yaml", "status.json", "metrics.jsonl", "checkpoint.pt"),
+        *("detections.json.gz", "matches.npz", "record.json"),
+    }
+    assert json.loads((tmp_path / run_id(config) / "status.json").read_text()) == {"state": "done"}
+
+
+def test_a_record_of_another_version_is_named(data_folder, tmp_path):
+    config = compose(TINY)
+    directory = tmp_path / run_id(config)
+    directory.mkdir()
+    (directory / "record.json").write_text('{"schema": 99}')
+    with pytest.raises(UsageError, match=r"record\.json: written by another version of drrepro \(schema 99"):
+        run(config, tmp_path, data_folder, silent)
+    (directory / "record.json").write_text("{")
+    with pytest.raises(UsageError, match=r"record\.json: not readable"):
+        run(config, tmp_path, data_folder, silent)

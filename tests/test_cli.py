@@ -1,0 +1,113 @@
+"""The commands as they are typed, in processes of their own where exit codes and streams matter."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from drrepro.cli import app
+from tests.conftest import DIVERGING, TINY
+
+
+def drrepro(*arguments):
+    return subprocess.run([sys.executable, "-m", "drrepro", *arguments], capture_output=True, text=True, check=False)
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_every_command_has_help_with_an_example():
+    groups = {None: app, **{group.name: group.typer_instance for group in app.registered_groups}}
+    for name, group in groups.items():
+        for command in group.registered_commands:
+            words = [*([name] if name else []), command.name or command.callback.__name__]
+            text = invoke(*words, "--help")
+            assert "Example: drrepro" in text, words
+
+
+def test_help_imports_nothing_heavy():
+    code = "import drrepro.cli, sys; print([m for m in ('torch', 'hydra', 'pandas', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_train_evaluate_and_sweep_by_json(environment):
+    record = json.loads(invoke("train", "--json", *TINY))
+    assert (environment / record["id"] / "record.json").is_file()
+    other = json.loads(invoke("evaluate", "--json", f"weights=run:{record['id']}", "evaluation.nms_iou=0.6"))
+    assert {row["nms_iou"] for row in other["metrics"]} == {0.6}
+    assert other["id"] != record["id"]
+    assert other["densities"] == record["densities"]
+    plan = json.loads(invoke("sweep", "thresholds", "--json", "--dry-run", *TINY))
+    assert plan[record["id"]] == "done"
+    assert sorted(plan.values()) == ["done", "new"]
+    outcomes = json.loads(invoke("sweep", "thresholds", "--json", "--nms-iou", "0.4,0.6", *TINY))
+    assert [o["state"] for o in outcomes] == ["done", "done"]
+    written = json.loads(invoke("report", "tables", "--json"))
+    assert [t.get("table", t["title"]) for t in written] == [1, "nms"]
+    swept = {(row["loss"], row["nms_iou"]) for row in written[1]["rows"]}
+    assert {("dr", 0.4), ("dr", 0.6), ("focal", 0.4), ("focal", 0.6)} <= swept
+    figures = json.loads(invoke("report", "figures", "--json"))
+    assert len(figures) == 3
+
+
+def test_the_human_output_names_every_threshold_and_the_folder(environment):
+    text = invoke("train", *TINY)
+    assert text.count("\n 0.5") >= 6
+    assert str(environment) in text
+    text = invoke("sweep", "thresholds", "--dry-run", *TINY)
+    assert "2 runs: 1 done, 1 to run" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "los=dr"], "error: los: no such key; did you mean loss?"),
+        (["train", "loss=drx"], "error: loss=drx: no such option; choose from dr, focal"),
+        (["train", "schedule.lr=fast"], "error: schedule.lr=fast: Value 'fast'"),
+        (["train", "loss.h=1"], "error: loss.h=1.0: must exceed 1"),
+        (["train", "data=coco_custom"], "error: data.train_json and data.train_images: both are needed"),
+        (["train", "data=voc_custom", "data.root=nowhere"], "nowhere/ImageSets/Main/trainval.txt: No such file"),
+        (["train", "--config-dir", "nowhere"], "error: --config-dir nowhere: not a folder"),
+        (["evaluate"], "error: weights=run:ID is needed"),
+        (["evaluate", "weights=run:nothing"], "nothing: no finished run here"),
+        (["sweep", "thresholds", "--nms-iou", "a"], "error: --nms-iou a: needs numbers separated by commas"),
+        (["report", "tables"], "no sweep was run here; try `drrepro sweep all`"),
+        (["data", "make", "x"], "error: x: not an embedded data set; choose from digits, letters"),
+        (["train", "runtime.device=abacus"], "error: runtime.device=abacus: "),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(environment, arguments, message):
+    result = drrepro(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_a_run_that_fails_is_one_line_and_exit_code_1(environment):
+    result = drrepro("train", "--quiet", *DIVERGING)
+    assert result.returncode == 1
+    assert "the loss is not finite" in result.stderr
+    assert result.stderr.count("\n") == 1
+    result = drrepro("sweep", "grid", "--quiet", "loss=dr,focal", *DIVERGING)
+    assert result.returncode == 1
+    assert "0 run" in result.stderr
+    assert result.stderr.count("failed: digits") == 2
+
+
+def test_debug_shows_the_traceback(environment):
+    result = drrepro("train", "los=dr", "--debug")
+    assert "Traceback" in result.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(environment, monkeypatch):
+    environment.write_text("a file where the runs folder should be")
+    result = drrepro("train", "--quiet", *TINY)
+    assert result.returncode == 1
+    assert str(environment) in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,120 @@
+"""Every shipped configuration composes, validates and builds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from drrepro.config import compose, config_folder, expand, for_evaluation, from_dict, run_id, to_dict
+from drrepro.errors import UsageError
+from drrepro.models.retinanet import RetinaNet
+from drrepro.schema import Config
+from drrepro.training.losses import build_loss
+from drrepro.training.schedule import build_optimizer
+
+FILES = sorted(path.relative_to(config_folder()) for path in config_folder().glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_every_option_composes_builds_and_explains_itself(path):
+    config = compose([f"{path.parent}={path.stem}"])
+    with torch.device("meta"):
+        model = RetinaNet(config.model, 3)
+    build_optimizer(model, config.schedule)
+    build_loss(config.loss)
+    text = (config_folder() / path).read_text()
+    assert any(line.startswith("# ") and "@package" not in line for line in text.splitlines())
+    yaml.safe_load(text)
+
+
+def test_defaults_are_the_papers_protocol():
+    config = Config()
+    assert (config.loss.pos_lambda, config.loss.h, config.loss.L, config.loss.margin, config.loss.tau) == (
+        1,
+        3.5,
+        6,
+        0.5,
+        4,
+    )
+    assert (config.loss.gamma, config.loss.alpha, config.loss.box_beta, config.loss.box_normalizer) == (
+        2,
+        0.25,
+        0.11,
+        4,
+    )
+    assert (config.schedule.steps, config.schedule.milestones, config.schedule.lr) == (90_000, [60_000, 80_000], 0.01)
+    assert (config.evaluation.candidates_per_level, config.evaluation.detections_per_image) == (1000, 100)
+    assert config.input.mean == [102.9801, 115.9465, 122.7717]
+    voc = compose(["schedule=voc2007", "input=paper", "model=resnet50"])
+    assert (voc.schedule.lr, voc.schedule.milestones, voc.schedule.steps, voc.schedule.images_per_step) == (
+        0.008,
+        [6250],
+        8750,
+        8,
+    )
+    assert voc.model == Config().model
+    assert voc.input == Config().input
+
+
+def test_a_loss_brings_its_prior_matcher_and_thresholds_and_each_can_be_set_alone():
+    focal = compose(["loss=focal"])
+    assert (focal.model.prior, focal.matcher.bg_iou) == (0.01, 0.4)
+    assert (focal.evaluation.score_threshold, focal.evaluation.nms_iou) == (0.05, 0.4)
+    mixed = compose(["loss=dr", "model.prior=0.01", "matcher.bg_iou=0.4"])
+    assert (mixed.loss.name, mixed.model.prior, mixed.matcher.bg_iou, mixed.evaluation.nms_iou) == (
+        "dr",
+        0.01,
+        0.4,
+        0.5,
+    )
+
+
+def test_run_ids_follow_the_configuration_and_nothing_else(tmp_path, monkeypatch):
+    base = run_id(compose([]))
+    assert base.startswith("digits-dr-128-s0-")
+    assert run_id(compose(["runtime.workers=3"])) == base
+    assert run_id(compose(["schedule.lr=0.02"])) != base
+    assert run_id(compose(["seed=1", "input.scale=64", "loss=focal"])).startswith("digits-focal-64-s1-")
+    monkeypatch.chdir(tmp_path)
+    relative = compose(["data=voc_custom", "data.root=x"])
+    assert relative.data.root == str(tmp_path / "x")
+    assert from_dict(to_dict(relative), tmp_path) == relative
+
+
+def test_a_folder_of_ones_own_options(tmp_path):
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("name: dr\nmargin: 0.7\n")
+    assert compose(["loss=mine"], tmp_path).loss.margin == 0.7
+
+
+def test_what_is_not_a_key_is_refused():
+    for override in ("+foo=1", "+loss.foo=1", "loss.hh=3", "schedule.steps", "data.root=${nope}"):
+        with pytest.raises(UsageError) as caught:
+            compose([override])
+        assert "\n" not in str(caught.value)
+
+
+def test_expand_takes_lists_and_ranges():
+    assert expand(["seed=range(0,3)", "loss=dr"]) == [
+        ["seed=0", "loss=dr"],
+        ["seed=1", "loss=dr"],
+        ["seed=2", "loss=dr"],
+    ]
+    with pytest.raises(UsageError, match="seed"):
+        expand(["seed=[0"])
+
+
+def test_evaluation_keeps_what_the_weights_settle():
+    trained = compose(["loss=focal", "input.scale=64"])
+    config = for_evaluation(trained, ["weights=run:x", "data=letters", "evaluation.score_thresholds=[0.1,0.3]"])
+    assert (config.data.name, config.loss.name, config.input.scale) == ("letters", "focal", 64)
+    assert config.evaluation.score_thresholds == [0.1, 0.3]
+    assert config.weights == "run:x"
+    with pytest.raises(UsageError, match=r"schedule\.lr=0\.1: settled by the trained weights"):
+        for_evaluation(trained, ["weights=run:x", "schedule.lr=0.1"])
+
+
+def test_a_configuration_of_another_version_is_named():
+    with pytest.raises(UsageError, match=r"old: written by another version of drrepro"):
+        from_dict({"optimizer": "adam"}, Path("old"))

@@ -1,0 +1,96 @@
+import json
+
+import pytest
+import torch
+
+from drrepro.config import compose, run_id
+from drrepro.errors import RunError, UsageError
+from drrepro.experiments.run import run
+from drrepro.progress import silent
+from drrepro.training.checkpoint import load_checkpoint
+from tests.conftest import TINY
+
+
+def weights(directory):
+    return load_checkpoint(directory)["model"]
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at(step):
+    def report(stage, done, total, numbers):
+        if stage == "train" and done == step:
+            raise StopError
+
+    return report
+
+
+@pytest.mark.parametrize("loss", ["dr", "focal"])
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_run_that_goes_on_ends_bit_identical(loss, step, data_folder, tmp_path):
+    config = compose([f"loss={loss}", *TINY])
+    name = run_id(config)
+    whole = run(config, tmp_path / "a", data_folder, silent)
+    with pytest.raises(StopError):
+        run(config, tmp_path / "b", data_folder, stop_at(step))
+    assert json.loads((tmp_path / "b" / name / "status.json").read_text())["state"] == "failed"
+    resumed = run(config, tmp_path / "b", data_folder, silent)
+    for key, value in weights(tmp_path / "a" / name).items():
+        assert torch.equal(value, weights(tmp_path / "b" / name)[key]), key
+    assert whole["metrics"] == resumed["metrics"]
+    assert whole["densities"] == resumed["densities"]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "b" / name / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_the_loss_falls_when_a_few_images_are_learned_by_heart(data_folder, tmp_path):
+    overrides = ["schedule.steps=30", "schedule.warmup_steps=3", "runtime.log_every=1", "input.scale=64"]
+    config = compose([*overrides, "schedule.precision=fp32"])
+    run(config, tmp_path, data_folder, silent)
+    lines = (tmp_path / run_id(config) / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_parts_and_keeps_what_was_done(data_folder, tmp_path):
+    config = compose(
+        [*TINY, "schedule.steps=40", "schedule.lr=1e30", "schedule.clip_norm=null", "schedule.warmup_steps=0"]
+    )
+    with pytest.raises(
+        RunError, match=r"step \d+: the loss is not finite \(loss nan, classification .*; lower schedule.lr"
+    ):
+        run(config, tmp_path, data_folder, silent)
+    status = json.loads((tmp_path / run_id(config) / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "not finite" in status["why"]
+
+
+def test_a_damaged_checkpoint_is_named(data_folder, tmp_path):
+    config = compose(TINY)
+    directory = tmp_path / run_id(config)
+    with pytest.raises(StopError):
+        run(config, tmp_path, data_folder, stop_at(3))
+    path = directory / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"checkpoint\.pt: not a readable checkpoint .* remove it to train again"):
+        run(config, tmp_path, data_folder, silent)
+
+
+def test_a_checkpoint_never_runs_code(data_folder, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    torch.save({"step": 1, "model": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(RunError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_without_any_object_training_says_so(data_folder, tmp_path):
+    config = compose(TINY)
+    from drrepro.training.loop import train
+
+    with pytest.raises(UsageError, match="no training image has an object"):
+        train(torch.nn.Linear(1, 1), [], config, tmp_path, torch.device("cpu"), silent)
