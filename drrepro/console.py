@@ -88,6 +88,8 @@ def print_metrics(record: dict[str, Any], directory: Path) -> None:
         style = "bold" if row["score_threshold"] == own else None
         table.add_row(f"{row['nms_iou']:g}", f"{row['score_threshold']:g}", *values, style=style)
     _print(table)
+    for line in record["data"]["dropped_boxes"]:
+        print(f"dropped: {line}")
     print(directory)
 
 

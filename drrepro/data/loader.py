@@ -1,15 +1,18 @@
 """Batches: for training a pure function of (seed, step), for evaluation the images in order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from drrepro.data.dataset import Sample
 from drrepro.data.transforms import load_image
+from drrepro.errors import RunError
 from drrepro.schema import InputConfig
 
 
@@ -67,27 +70,37 @@ def training_keys(count: int, batch: int, flip: float, seed: int, step: int) -> 
     keys = []
     for position in range(step * batch, (step + 1) * batch):
         epoch, place = divmod(position, count)
-        order = np.random.default_rng([seed, 0, epoch]).permutation(count)
-        keys.append((int(order[place]), bool(np.random.default_rng([seed, 1, position]).random() < flip)))
+        index = int(_epoch_order(count, seed, epoch)[place])
+        keys.append((index, bool(np.random.default_rng([seed, 1, position]).random() < flip)))
     return keys
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
 def training_batches(
     samples: list[Sample], config: InputConfig, batch: int, seed: int, steps: range, workers: int
 ) -> Iterator[list[Item]]:
     """Yield the items of each of ``steps``."""
-    source = ImageSource(samples, config, keep=workers == 0)
-    keys = [training_keys(len(samples), batch, config.flip, seed, step) for step in steps]
-    return iter(DataLoader(source, batch_sampler=keys, num_workers=workers, collate_fn=list))
+    keys = (training_keys(len(samples), batch, config.flip, seed, step) for step in steps)
+    return _load(ImageSource(samples, config, keep=workers == 0), keys, workers)
 
 
 def evaluation_batches(samples: list[Sample], config: InputConfig, batch: int, workers: int) -> Iterator[list[Item]]:
     """Yield all items in order, unflipped."""
-    source = ImageSource(samples, config, keep=False)
-    keys = [
-        [(i, False) for i in range(start, min(start + batch, len(samples)))] for start in range(0, len(samples), batch)
-    ]
-    return iter(DataLoader(source, batch_sampler=keys, num_workers=workers, collate_fn=list))
+    keys = [(index, False) for index in range(len(samples))]
+    return _load(
+        ImageSource(samples, config, keep=False), [keys[i : i + batch] for i in range(0, len(keys), batch)], workers
+    )
+
+
+def _load(source: ImageSource, keys: Iterable[list[tuple[int, bool]]], workers: int) -> Iterator[list[Item]]:
+    try:
+        yield from DataLoader(source, batch_sampler=keys, num_workers=workers, collate_fn=list)
+    except RunError as error:  # from a worker it comes wrapped in the text of its traceback
+        raise RunError(str(error).strip().splitlines()[-1].removeprefix("drrepro.errors.RunError: ")) from None
 
 
 def collate(items: list[Item], config: InputConfig, device: torch.device) -> Batch:

@@ -11,6 +11,7 @@ from torch import Tensor
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Batch, collate, training_batches
 from drrepro.errors import RunError, UsageError
+from drrepro.files import write_text
 from drrepro.models.anchors import match
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import Report
@@ -54,8 +55,8 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         done = step + 1
+        numbers["images_per_second"] = (done - start) * batch_size / clock.elapsed()
         if done % config.runtime.log_every == 0 or done == total:
-            numbers["images_per_second"] = (done - start) * batch_size / clock.elapsed()
             log.add(done, numbers)
         report("train", done, total, numbers)
         if done % config.runtime.checkpoint_every == 0 or done == total:
@@ -82,9 +83,12 @@ def _resume(
     state = load_checkpoint(directory)
     if state is None:
         return 0, {"wall": 0.0, "cpu": 0.0}
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+    except (RuntimeError, ValueError, KeyError, TypeError):
+        raise RunError(f"{directory}: checkpoint of another version of drrepro; remove it to train again") from None
     return min(int(state["step"]), total), state["seconds"]
 
 
@@ -109,12 +113,15 @@ class _Log:
     def __init__(self, path: Path, start: int) -> None:
         self.path = path
         lines = path.read_text().splitlines() if path.is_file() else []
-        path.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= start))
+        write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= start))
 
     def add(self, step: int, numbers: dict[str, float]) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **rounded}) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, **rounded}) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror}); free some space") from None
 
 
 def _step_of(line: str) -> float:

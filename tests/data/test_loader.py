@@ -96,3 +96,12 @@ def test_bad_images_are_named(tmp_path):
         load_image(sample(tmp_path / "text.jpg", 64, 64), InputConfig())
     with pytest.raises(RunError, match=r"a\.jpg: is 64 x 64 px, its annotation says 32 x 64"):
         load_image(sample(tmp_path / "a.jpg", 32, 64), InputConfig())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_is_named_in_one_line_from_a_worker_too(tmp_path, workers):
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(RunError) as caught:
+        next(evaluation_batches([sample(tmp_path / "text.jpg", 64, 64)], InputConfig(), 1, workers))
+    assert str(caught.value).startswith(f"{tmp_path}/text.jpg: cannot be decoded")
+    assert "\n" not in str(caught.value)
