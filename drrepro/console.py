@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from drrepro.report.tables import Table
 
 LABELS = {"loss": "loss {:.3f}", "lr": "lr {:.2e}", "images_per_second": "{:.0f} img/s"}
-PLAIN_EVERY = 10.0  # seconds between plain lines
+PLAIN_EVERY = 20.0  # seconds between plain lines
 
 
 @contextmanager

@@ -1,0 +1,52 @@
+"""What the README shows is what the project does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from drrepro.cli import app
+from drrepro.config import compose, expand
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted(set(re.findall(r"^(?:\$ )?(drrepro [^#\n]*)", README, re.MULTILINE)))
+TARGETS = sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_and_their_overrides_exist(command):
+    words = shlex.split(command)[1:]
+    overrides = [w for w in words if "=" in w and not w.startswith("-") and not w.startswith("weights=")]
+    path = [w for w in words if "=" not in w and not w.startswith("-")][:2]
+    while path:
+        if CliRunner().invoke(app, [*path, "--help"]).exit_code == 0:
+            break
+        path.pop()
+    assert path, f"{command}: no such command"
+    for point in expand(overrides):
+        compose([o for o in point if not o.endswith("...")])
+
+
+def test_make_targets_exist():
+    assert TARGETS
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(TARGETS) <= targets
+
+
+def test_tables_are_those_of_results():
+    """Each block of table rows stands in a file that `drrepro report tables` wrote."""
+    written = "\n".join(path.read_text() for path in sorted((ROOT / "results").glob("*/*.md")))
+    rows = [line for line in README.splitlines() if line.startswith("|") and re.search(r"\b(ours|paper)\b", line)]
+    assert rows
+    for row in rows:
+        assert row in written, row
+
+
+def test_linked_files_exist():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
