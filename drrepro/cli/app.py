@@ -1,0 +1,88 @@
+"""The commands at the top, and the groups below them."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drrepro.cli import bench, data, report, sweep
+from drrepro.cli.options import ConfigDir, Debug, Json, Overrides, Quiet
+
+if TYPE_CHECKING:
+    from drrepro.schema import Config
+
+HELP = """Check the claims of the DR loss paper: does a RetinaNet detect better than with focal loss when the
+distribution of foreground scores is ranked above that of background scores?
+
+Positional arguments are Hydra overrides; the keys and their sources are in drrepro/schema.py, the choices in conf/.
+Data lie in $DRREPRO_DATA (default ./data), runs in $DRREPRO_RUNS (default ./runs)."""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+for name, group in (("sweep", sweep.app), ("report", report.app), ("data", data.app), ("bench", bench.app)):
+    app.add_typer(group, name=name)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Print the version if asked to."""
+    if version:
+        from drrepro import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train one detector and evaluate it; go on from its checkpoint if there is one.
+
+    Example: drrepro train loss=dr data=digits seed=1
+    """
+    from drrepro.config import compose
+
+    _run(compose(overrides or [], config_dir), as_json, quiet)
+
+
+@app.command()
+def evaluate(
+    overrides: Overrides = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate the detector of a run, on other data or with other evaluation keys than its own.
+
+    Example: drrepro evaluate weights=run:digits-dr-128-s0-1a2b3c4d evaluation.nms_iou=0.6
+    """
+    from drrepro.config import compose, for_evaluation, from_dict, runs_folder
+    from drrepro.errors import UsageError
+    from drrepro.experiments.records import read_record
+
+    given = overrides or []
+    weights = compose(given).weights
+    if not weights.startswith("run:"):
+        raise UsageError("weights=run:ID is needed, the name of a folder in the runs folder")
+    directory = runs_folder() / weights.removeprefix("run:")
+    record = read_record(directory)
+    if record is None:
+        raise UsageError(f"{directory}: no finished run here")
+    _run(for_evaluation(from_dict(record["config"], directory), given), as_json, quiet)
+
+
+def _run(config: "Config", as_json: bool, quiet: bool) -> None:
+    from drrepro.config import data_folder, run_id, runs_folder
+    from drrepro.console import print_metrics, progress
+    from drrepro.experiments.run import run
+
+    with progress(quiet) as report:
+        record = run(config, runs_folder(), data_folder(), report)
+    if as_json:
+        typer.echo(json.dumps(record))
+    else:
+        print_metrics(record, runs_folder() / run_id(config))

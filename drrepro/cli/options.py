@@ -1,0 +1,33 @@
+"""The options that commands share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+@dataclass
+class State:
+    """What `main` must know of the command line when an error reaches it."""
+
+    debug: bool = False
+
+
+state = State()
+
+
+def _set_debug(value: bool) -> bool:
+    state.debug |= value
+    return value
+
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides, such as loss=dr data=digits seed=1.")]
+ConfigDir = Annotated[Path | None, typer.Option(help="A folder of further options, laid out like conf/.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=_set_debug)]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time; each gets its share of the cores.")]
+Tables = Annotated[bool, typer.Option(help="Print the tables at the end.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print which runs exist and which are to be run; run nothing.")]
+Results = Annotated[Path, typer.Option(help="Where to write, under a folder for each data set.")]

@@ -1,0 +1,88 @@
+"""drrepro report: tables and figures from records."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from drrepro.cli.options import Debug, Json, Quiet, Results
+
+if TYPE_CHECKING:
+    from drrepro.experiments.plan import Plan
+
+app = typer.Typer(help="Turn run records into tables and figures; runs nothing.", no_args_is_help=True)
+
+
+@app.command("tables")
+def report_tables(
+    results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Print Tables 1-3 with paper, ours and difference; write csv, md and tex, and the records behind them.
+
+    Example: drrepro report tables --results results
+    """
+    show_tables(_plans(), results=results, as_json=as_json, quiet=quiet)
+
+
+@app.command("figures")
+def report_figures(
+    results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Draw Figure 1, AP against threshold and against scale, and the training curves.
+
+    Example: drrepro report figures --results results
+    """
+    from drrepro.config import runs_folder
+    from drrepro.report.figures import draw_figures
+
+    paths = [str(path) for path in draw_figures(_plans(), runs_folder(), results)]
+    if as_json:
+        typer.echo(json.dumps(paths))
+    elif not quiet:
+        typer.echo("\n".join(paths))
+
+
+def _plans() -> "list[Plan]":
+    from drrepro.config import runs_folder
+    from drrepro.errors import UsageError
+    from drrepro.experiments.plan import load_plans
+
+    plans = load_plans(runs_folder())
+    if not plans:
+        raise UsageError(f"{runs_folder()}: no sweep was run here; try `drrepro sweep all`, or set DRREPRO_RUNS")
+    return plans
+
+
+def show_tables(
+    plans: "list[Plan]",
+    results: Path | None = None,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Print the tables of ``plans``, and write them if there is a ``results`` folder."""
+    from drrepro.config import runs_folder
+    from drrepro.console import print_plain, print_table
+    from drrepro.report import tables
+
+    runs = runs_folder()
+    built = tables.build_tables(plans, runs)
+    plain = [(p, tables.plain_table(p, tables.records_of(p, runs))) for p in plans if p.kind in ("nms", "grid")]
+    paths: list[Path] = []
+    if results is not None:
+        paths = tables.write_tables(built, results) + tables.copy_records(plans, runs, results)
+        for plan, frame in plain:
+            paths += tables.write_plain(plan, frame, results)
+    if as_json:
+        content: list[dict[str, Any]] = [tables.as_json(table) for table in built]
+        content += [
+            {"title": p.name, "data": p.data, "rows": json.loads(f.to_json(orient="records"))} for p, f in plain
+        ]
+        typer.echo(json.dumps(content))
+    elif not quiet:
+        for table in built:
+            print_table(table)
+        for plan, frame in plain:
+            print_plain(f"{plan.name}, {plan.data}", frame)
+        if paths:
+            typer.echo(f"{len(paths)} files written under {results}", err=True)

@@ -1,0 +1,174 @@
+"""drrepro sweep: everything that a table needs."""
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drrepro.cli.options import ConfigDir, Debug, DryRun, Jobs, Json, Overrides, Quiet, Tables
+from drrepro.cli.report import show_tables
+
+if TYPE_CHECKING:
+    from drrepro.experiments.plan import Plan
+    from drrepro.experiments.sweep import Outcome
+    from drrepro.schema import Config
+
+    Plans = list[tuple[Plan, list[Config]]]
+
+app = typer.Typer(help="Train and evaluate everything that a table of the paper needs.", no_args_is_help=True)
+
+
+@app.command("thresholds")
+def sweep_thresholds(
+    overrides: Overrides = None,
+    nms_iou: Annotated[str, typer.Option(help="NMS IoUs to evaluate besides, such as 0.4,0.5,0.6.")] = "",
+    jobs: Jobs = 1,
+    dry_run: DryRun = False,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Table 1: both losses at six score thresholds, from one forward pass each.
+
+    Example: drrepro sweep thresholds data=digits seed=0,1,2 --jobs 2
+    """
+    from drrepro.experiments import plan
+
+    ious = _numbers("--nms-iou", nms_iou)
+    trained, configs = plan.thresholds(overrides or [], config_dir)
+    _sweep([(trained, configs)], jobs, dry_run, as_json and not ious, quiet, tables=not ious)
+    if ious:
+        _sweep([plan.nms(configs, ious)], jobs, dry_run, as_json, quiet)
+
+
+@app.command("scales")
+def sweep_scales(
+    overrides: Overrides = None,
+    jobs: Jobs = 1,
+    dry_run: DryRun = False,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Table 2: both losses, trained and tested at 0.5, 0.625, 0.75, 0.875 and 1 of input.scale.
+
+    Example: drrepro sweep scales data=digits --jobs 2
+    """
+    from drrepro.experiments import plan
+
+    _sweep([plan.scales(overrides or [], config_dir)], jobs, dry_run, as_json, quiet)
+
+
+@app.command("datasets")
+def sweep_datasets(
+    overrides: Overrides = None,
+    jobs: Jobs = 1,
+    dry_run: DryRun = False,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Table 3: both losses on a second data set (default letters) with the parameters of the first.
+
+    Example: drrepro sweep datasets data=voc_custom data.root=BCCD
+    """
+    from drrepro.experiments import plan
+
+    _sweep([plan.datasets(overrides or [], config_dir)], jobs, dry_run, as_json, quiet)
+
+
+@app.command("all")
+def sweep_all(
+    overrides: Overrides = None,
+    jobs: Jobs = 1,
+    dry_run: DryRun = False,
+    tables: Tables = True,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Everything on the embedded data: Tables 1 and 2 on digits, Tables 1 and 3 on letters.
+
+    Example: drrepro sweep all seed=0,1,2 --jobs 2
+    """
+    from drrepro.experiments import plan
+
+    given = overrides or []
+    planned = [
+        plan.thresholds(["data=digits", *given], config_dir),
+        plan.scales(["data=digits", *given], config_dir),
+        plan.datasets(["data=letters", *given], config_dir),
+        plan.thresholds(["data=letters", *given], config_dir),
+    ]
+    _sweep(planned, jobs, dry_run, as_json, quiet, tables)
+
+
+@app.command("grid")
+def sweep_grid(
+    overrides: Overrides = None,
+    name: Annotated[str, typer.Option(help="Name of the table that the report makes of it.")] = "grid",
+    jobs: Jobs = 1,
+    dry_run: DryRun = False,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Any product of axes.
+
+    Example: drrepro sweep grid loss=dr,focal schedule.lr=1e-3,2e-3 evaluation.split=tune --name tuning
+    """
+    from drrepro.experiments import plan
+
+    _sweep([plan.grid(overrides or [], config_dir, name)], jobs, dry_run, as_json, quiet)
+
+
+def _sweep(planned: "Plans", jobs: int, dry_run: bool, as_json: bool, quiet: bool, tables: bool = True) -> None:
+    from drrepro.config import data_folder, run_id, runs_folder
+    from drrepro.console import print_plan, progress
+    from drrepro.experiments.plan import save_plan
+    from drrepro.experiments.sweep import state_of, sweep
+
+    runs = runs_folder()
+    configs = list({run_id(config): config for _, own in planned for config in own}.values())
+    if dry_run:
+        states = {run_id(config): state_of(config, runs) for config in configs}
+        typer.echo(json.dumps(states)) if as_json else print_plan(states)
+        return
+    for plan, _ in planned:  # before the runs, so that the report shows what an interrupted sweep has done
+        save_plan(plan, runs)
+    started = time.perf_counter()
+    with progress(quiet) as watch:
+        outcomes = sweep(configs, runs, data_folder(), jobs, watch)
+    if as_json:
+        typer.echo(json.dumps([asdict(outcome) for outcome in outcomes]))
+    else:
+        _print_outcomes(outcomes, time.perf_counter() - started)
+        if tables:
+            show_tables([plan for plan, _ in planned])
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _print_outcomes(outcomes: "list[Outcome]", seconds: float) -> None:
+    counts = {s: sum(o.state == s for o in outcomes) for s in ("done", "skipped", "failed")}
+    text = f"{counts['done']} run in {seconds:.0f} s, {counts['skipped']} already done, {counts['failed']} failed"
+    typer.echo(text, err=True)
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            typer.echo(f"failed: {outcome.run_id}: {outcome.why}", err=True)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    from drrepro.errors import UsageError
+
+    try:
+        return [float(part) for part in text.split(",") if part]
+    except ValueError:
+        raise UsageError(f"{option} {text}: needs numbers separated by commas") from None
