@@ -67,7 +67,8 @@ def _plain() -> Report:
             return  # its end was shown
         shown[stage] = float("inf") if done >= total else now
         left = (now - since) / (done - first) * (total - done) if done > first else 0.0
-        parts = [f"{stage} {done}/{total}", describe(numbers), f"{left:.0f} s left" if done < total else ""]
+        count = f"{done}/{total}" if total > 1 else "done"
+        parts = [f"{stage} {count}", describe(numbers), f"{left:.0f} s left" if done < total else ""]
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     return report

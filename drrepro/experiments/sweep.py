@@ -84,7 +84,8 @@ def _show_status(name: str, runs: Path, watch: Report) -> None:
     """Report what a run's status.json says of its progress."""
     try:
         status = json.loads((runs / name / "status.json").read_text())
-        watch(name, status["done"], status["total"], status["numbers"])
+        if status["done"] < status["total"]:  # the end is reported when the process has written its record
+            watch(name, status["done"], status["total"], status["numbers"])
     except (OSError, ValueError, KeyError):
         return  # not started, or not yet at its first step
 
