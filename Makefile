@@ -21,7 +21,7 @@ help: ## list the targets
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch torchvision)
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) --no-deps torch torchvision)
 	$(PIP) -e .
 	@touch $@
 
@@ -30,12 +30,12 @@ $(VENV)/.dev: $(VENV)/.installed
 	@touch $@
 
 reproduce: $(VENV)/.installed ## Tables 1-3 and the figures on the embedded data: CPU, about 20 minutes
-	@start=$$(date +%s) \
-	&& $(BIN)/drrepro data make \
-	&& $(BIN)/drrepro sweep all seed=$(SEEDS) --jobs $(JOBS) --no-tables \
-	&& $(BIN)/drrepro report tables \
-	&& $(BIN)/drrepro report figures \
-	&& echo "reproduced in $$(( $$(date +%s) - start )) s"
+	@start=$$(date +%s); failed=0; \
+	$(BIN)/drrepro data make || exit; \
+	$(BIN)/drrepro sweep all seed=$(SEEDS) --jobs $(JOBS) --no-tables || failed=$$?; \
+	$(BIN)/drrepro report tables && $(BIN)/drrepro report figures || failed=$$?; \
+	echo "make reproduce: $$(( $$(date +%s) - start )) s, SEEDS=$(SEEDS) JOBS=$(JOBS), $$(date -u +%F)" | tee results/reproduced.txt; \
+	exit $$failed
 
 smoke: $(VENV)/.installed ## the same path on eight images a split: under a minute, numbers without meaning
 	rm -rf $(SMOKE)
@@ -50,10 +50,7 @@ tune: $(VENV)/.installed ## the learning rates of conf/schedule/cpu.yaml: one gr
 	$(BIN)/drrepro sweep grid loss=focal,dr schedule.lr=0.001,0.002,0.004 evaluation.split=tune --name tuning --jobs $(JOBS)
 	$(BIN)/drrepro report tables
 
-test: $(VENV)/.dev ## lint, types and tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+test: lint ## lint, types and tests
 	$(BIN)/pytest -n 2
 
 lint: $(VENV)/.dev ## lint and types alone
@@ -66,7 +63,7 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed ## what the README quotes: needs the runs of `make reproduce`
-	$(BIN)/drrepro bench evaluation "weights=run:$$(ls runs | grep '^digits-dr-128-s0-' | head -n 1)"
+	$(BIN)/drrepro bench evaluation
 
 clean: ## remove what smoke and the builds leave; data/, runs/ and .venv/ stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -60,13 +60,26 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_explain(error, overrides)) from error
     assert isinstance(config, Config)
-    if config.data.root is not None:
-        config.data.root = str(Path(config.data.root).expanduser().resolve())
+    _locate(config)
     return config
 
 
+def _locate(config: Config) -> None:
+    """Make the paths of somebody's data absolute, and note which images an embedded set consists of."""
+    data = config.data
+    if data.embedded:
+        manifest = data_folder() / data.name / "manifest.json"
+        data.sha256 = json.loads(manifest.read_text())["sha256"] if manifest.is_file() else None
+    elif data.root is not None:
+        data.root = str(Path(data.root).expanduser().resolve())
+    elif data.format == "coco":
+        for key in (f"{split}_{part}" for split in ("train", "tune", "test") for part in ("json", "images")):
+            if (path := getattr(data, key)) is not None:
+                setattr(data, key, str(Path(path).expanduser().resolve()))
+
+
 def for_evaluation(trained: Config, overrides: list[str]) -> Config:
-    """Return the configuration that evaluates a trained run: its own, but for other data or evaluation keys.
+    """Return the configuration that only evaluates a trained run: its own, but for data and evaluation keys.
 
     Raises UsageError for overrides of anything that the weights have settled.
     """
@@ -74,16 +87,16 @@ def for_evaluation(trained: Config, overrides: list[str]) -> Config:
 
     composed = to_dict(compose(overrides))
     content = to_dict(trained)
-    if any(override.startswith("data=") for override in overrides):
-        content["data"] = composed["data"]
     for override in overrides:
-        key = override.split("=")[0]
-        section = key.split(".")[0]
-        if key not in ("data", "weights") and section not in ("data", "evaluation", "matcher", "input", "runtime"):
-            raise UsageError(f"{override}: settled by the trained weights; evaluate takes data and evaluation keys")
-        if key != "data":
+        key = override.lstrip("+").split("=")[0]
+        if key == "data":
+            content["data"] = composed["data"]
+        elif key == "weights" or key.startswith(("data.", "evaluation.", "matcher.", "input.", "runtime.")):
             value = OmegaConf.select(OmegaConf.create(composed), key)
             content = OmegaConf.to_container(OmegaConf.merge(content, _nested(key, value)))  # type: ignore[assignment]
+        else:
+            raise UsageError(f"{override}: settled by the trained weights; evaluate takes data and evaluation keys")
+    content["schedule"]["steps"] = 0
     return from_dict(content, Path(trained.weights))
 
 
@@ -131,9 +144,9 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def run_id(config: Config) -> str:
-    """Return <data>-<loss>-<scale>-s<seed>-<8 hex of the sha256 of everything but ``runtime``>."""
+    """Return <data>-<loss>-<scale>-s<seed>-<8 hex of the sha256 of all that shapes its result>."""
     content = to_dict(config)
-    del content["runtime"]
+    del content["runtime"], content["schedule"]["tuned_lr"]  # neither changes a result
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.data.name}-{config.loss.name}-{config.input.scale}-s{config.seed}-{digest}"
 

@@ -89,8 +89,9 @@ def print_metrics(record: dict[str, Any], directory: Path) -> None:
         style = "bold" if row["score_threshold"] == own else None
         table.add_row(f"{row['nms_iou']:g}", f"{row['score_threshold']:g}", *values, style=style)
     _print(table)
-    for line in record["data"]["dropped_boxes"]:
-        print(f"dropped: {line}")
+    dropped = record["data"]["dropped_boxes"]
+    if dropped:
+        print(f"{len(dropped)} degenerate boxes dropped, listed in record.json; the first: {dropped[0]}")
     print(directory)
 
 
@@ -109,7 +110,9 @@ def print_table(table: "Table") -> None:
     from drrepro.report.tables import display
 
     text = display(table.frame)
-    heads = [column.replace(" - ", "-").replace(" ", "\n") for column in text.columns[2:]]  # the loss above the metric
+    losses, metrics = zip(*(column.rsplit(" ", 1) for column in text.columns[2:]), strict=True)
+    named = [loss if i == losses.index(loss) else "" for i, loss in enumerate(losses)]
+    heads = [f"{loss}\n{metric}" for loss, metric in zip(named, metrics, strict=True)]  # a loss above its first metric
     drawn = _table(text.columns[0], "", *heads)
     for setting, source, *cells in text.itertuples(index=False):
         bold = "bold" if source == "ours" else None

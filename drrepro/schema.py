@@ -4,7 +4,11 @@ Sources: [S] the paper's supplementary, [R] the authors' release, [M] maskrcnn-b
 trains, [I] inferred because all of these are silent. Files in conf/ override fields; nothing else does.
 """
 
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 from drrepro.errors import UsageError
 
@@ -32,9 +36,13 @@ class DataConfig:
     train_split: str | None = None
     tune_split: str | None = None
     test_split: str | None = None
-    classes: list[str] | None = None  # default: as found in the annotations
+    classes: list[str] | None = None  # of a voc folder; default: as found in its annotations
+    sha256: str | None = None  # of an embedded set, filled in when composed: other images, other run
 
     def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[\w.-]+", self.name) is not None, "data.name", self.name, "takes letters, digits and ._-"
+        )
         _require(self.format in ("coco", "voc"), "data.format", self.format, "must be coco or voc")
         _require(self.paper in (None, "coco2017", "voc2007"), "data.paper", self.paper, "must be coco2017 or voc2007")
 
@@ -57,8 +65,9 @@ class InputConfig:
         _require(self.max_ratio >= 1, "input.max_ratio", self.max_ratio, "must be at least 1")
         _require(self.size_divisor >= 1, "input.size_divisor", self.size_divisor, "must be at least 1")
         _require(0 <= self.flip <= 1, "input.flip", self.flip, "is a probability")
+        _require(len(self.mean) == 3, "input.mean", self.mean, "needs three channels")
         _require(
-            len(self.mean) == 3 and len(self.std) == 3, "input.mean", self.mean, "mean and std take three channels"
+            len(self.std) == 3 and all(s > 0 for s in self.std), "input.std", self.std, "needs three positive values"
         )
 
 
@@ -67,6 +76,7 @@ class ModelConfig:
     """RetinaNet [M]."""
 
     backbone: str = "resnet50"  # small | resnet18 | resnet34 | resnet50 | resnet101
+    norm: str = "frozen"  # batch norm of a ResNet: frozen | batch (trained); frozen takes pretrained weights
     frozen_stages: int = 2  # the stem and so many residual stages minus one: 2 freezes stem and res2, 0 nothing
     fpn_channels: int = 256
     head_convs: int = 4
@@ -77,11 +87,18 @@ class ModelConfig:
     anchor_scales: list[float] = field(default_factory=lambda: [1.0, 2 ** (1 / 3), 2 ** (2 / 3)])
     anchor_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
     box_weights: list[float] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
+    box_growth: float = 1000 / 16  # a decoded box is at most so many times wider or higher than its anchor
 
     def __post_init__(self) -> None:
         names = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
         _require(self.backbone in names, "model.backbone", self.backbone, f"must be one of {', '.join(names)}")
         _require(0 <= self.frozen_stages <= 5, "model.frozen_stages", self.frozen_stages, "must be from 0 to 5")
+        _require(self.norm in ("frozen", "batch"), "model.norm", self.norm, "must be frozen or batch")
+        for key in ("fpn_channels", "head_convs", "head_std", "box_growth"):
+            _require(getattr(self, key) > 0, f"model.{key}", getattr(self, key), "must be positive")
+        for key in ("anchor_sizes", "anchor_scales", "anchor_ratios", "box_weights"):
+            values = getattr(self, key)
+            _require(bool(values) and all(v > 0 for v in values), f"model.{key}", values, "needs positive values")
         _require(0 < self.prior < 1, "model.prior", self.prior, "must lie between 0 and 1")
         _require(
             self.convention in ("maskrcnn_benchmark", "torchvision"),
@@ -128,9 +145,10 @@ class LossConfig:
         _require(self.name in ("dr", "focal"), "loss.name", self.name, "must be dr or focal")
         _require(self.scope in ("image", "batch"), "loss.scope", self.scope, "must be image or batch")
         _require(self.h > 1, "loss.h", self.h, "must exceed 1, as lambda- = 0.1 / ln(h)")
+        _require(0 <= self.alpha <= 1, "loss.alpha", self.alpha, "must be from 0 to 1")
         for key in ("pos_lambda", "L", "box_beta", "box_normalizer"):
             _require(getattr(self, key) > 0, f"loss.{key}", getattr(self, key), "must be positive")
-        for key in ("tau", "gamma", "alpha"):
+        for key in ("tau", "gamma"):
             _require(getattr(self, key) >= 0, f"loss.{key}", getattr(self, key), "must not be negative")
 
 
@@ -156,11 +174,12 @@ class ScheduleConfig:
     precision: str = "fp32"  # of the forward pass in training: fp32 | bf16 (autocast)
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "schedule.steps", self.steps, "must be at least 1")
+        _require(self.steps >= 0, "schedule.steps", self.steps, "must not be negative")
         _require(self.images_per_step >= 1, "schedule.images_per_step", self.images_per_step, "must be at least 1")
         _require(self.optimizer in ("sgd", "adamw"), "schedule.optimizer", self.optimizer, "must be sgd or adamw")
         _require(self.lr > 0, "schedule.lr", self.lr, "must be positive")
-        _require(self.warmup_steps >= 0, "schedule.warmup_steps", self.warmup_steps, "must not be negative")
+        for key in ("warmup_steps", "momentum", "weight_decay", "bias_lr_factor", "bias_weight_decay"):
+            _require(getattr(self, key) >= 0, f"schedule.{key}", getattr(self, key), "must not be negative")
         _require(self.decay in ("step", "cosine"), "schedule.decay", self.decay, "must be step or cosine")
         _require(self.precision in ("fp32", "bf16"), "schedule.precision", self.precision, "must be fp32 or bf16")
         clip_ok = self.clip_norm is None or self.clip_norm > 0
@@ -184,6 +203,8 @@ class EvaluationConfig:
         _require(self.split in ("test", "tune"), "evaluation.split", self.split, "must be test or tune")
         for key in ("score_threshold", "nms_iou"):
             _require(0 <= getattr(self, key) <= 1, f"evaluation.{key}", getattr(self, key), "must be from 0 to 1")
+        for iou in self.nms_ious:
+            _require(0 <= iou <= 1, "evaluation.nms_ious", self.nms_ious, "needs values from 0 to 1")
         thresholds_ok = bool(self.score_thresholds) and all(0 <= t < 1 for t in self.score_thresholds)
         _require(thresholds_ok, "evaluation.score_thresholds", self.score_thresholds, "needs values from 0 to below 1")
         for key in ("candidates_per_level", "detections_per_image", "images_per_batch"):
@@ -198,6 +219,11 @@ class RuntimeConfig:
     workers: int = 0  # processes that read images; 0: this one, keeping the images in memory
     log_every: int = 20
     checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        for key in ("log_every", "checkpoint_every"):
+            _require(getattr(self, key) >= 1, f"runtime.{key}", getattr(self, key), "must be at least 1")
+        _require(self.workers >= 0, "runtime.workers", self.workers, "must not be negative")
 
 
 @dataclass
@@ -216,5 +242,19 @@ class Config:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
-        known = self.weights == "none" or self.weights.startswith("run:")
-        _require(known, "weights", self.weights, "must be none or run:ID (see `ls` of the runs folder)")
+        _require(self.seed >= 0, "seed", self.seed, "must not be negative")
+        known = self.weights == "none" or re.fullmatch(r"run:[\w.-]+", self.weights) is not None
+        _require(known, "weights", self.weights, "must be none or run:ID, the name of a folder in the runs folder")
+        for key, value in numbers(self):
+            _require(math.isfinite(value), key, value, "must be finite")
+
+
+def numbers(section: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the dotted name and the value of every number of a configuration."""
+    for item in fields(section):
+        value, key = getattr(section, item.name), f"{prefix}{item.name}"
+        if is_dataclass(value):
+            yield from numbers(value, f"{key}.")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float):
+                yield key, number

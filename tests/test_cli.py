@@ -46,7 +46,7 @@ def test_train_evaluate_and_sweep_by_json(environment):
     assert plan[record["id"]] == "done"
     assert sorted(plan.values()) == ["done", "new"]
     outcomes = json.loads(invoke("sweep", "thresholds", "--json", "--nms-iou", "0.4,0.6", *TINY))
-    assert [o["state"] for o in outcomes] == ["done", "done"]
+    assert [o["state"] for o in outcomes] == ["skipped", "done", "done", "done"]  # two trained, two evaluated again
     written = json.loads(invoke("report", "tables", "--json"))
     assert [t.get("table", t["title"]) for t in written] == [1, "nms"]
     swept = {(row["loss"], row["nms_iou"]) for row in written[1]["rows"]}
@@ -77,6 +77,16 @@ def test_the_human_output_names_every_threshold_and_the_folder(environment):
         (["evaluate", "weights=run:nothing"], "nothing: no finished run here"),
         (["sweep", "thresholds", "--nms-iou", "a"], "error: --nms-iou a: needs numbers separated by commas"),
         (["report", "tables"], "no sweep was run here; try `drrepro sweep all`"),
+        (
+            ["sweep", "thresholds", "data=voc_custom", "data.root=nowhere"],
+            "nowhere/ImageSets/Main/trainval.txt: No such",
+        ),
+        (["sweep", "thresholds", "loss.h=2,3"], "error: loss.h: a table takes one value of it"),
+        (["train", "model=resnet18", "model.norm=frozen"], "model.norm=frozen: random weights would be frozen"),
+        (["train", "weights=run:nothing"], "error: weights=run:nothing: no checkpoint in"),
+        (["train", "seed=-1"], "error: seed=-1: must not be negative"),
+        (["train", "runtime.log_every=0"], "error: runtime.log_every=0: must be at least 1"),
+        (["train", "schedule.lr=inf"], "error: schedule.lr=inf: must be finite"),
         (["data", "make", "x"], "error: x: not an embedded data set; choose from digits, letters"),
         (["train", "runtime.device=abacus"], "error: runtime.device=abacus: "),
     ],

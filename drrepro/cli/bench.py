@@ -14,14 +14,18 @@ def bench_evaluation(
 ) -> None:
     """Time all score thresholds from one checkpoint against evaluating it at one.
 
-    Example: drrepro bench evaluation weights=run:digits-dr-128-s0-1a2b3c4d
+    Of the run that the overrides configure, or of weights=run:ID.
+
+    Example: drrepro bench evaluation data=digits loss=dr
     """
     from drrepro.bench.evaluation import bench
-    from drrepro.config import compose, data_folder, runs_folder
+    from drrepro.config import compose, data_folder, run_id, runs_folder
     from drrepro.console import print_plain, progress
 
+    config = compose(overrides or ["data=digits", "loss=dr"])
+    weights = config.weights if config.weights != "none" else f"run:{run_id(config)}"
     with progress(quiet) as report:
-        frame = bench(compose(overrides or []).weights, runs_folder(), data_folder(), stage(report, "bench"))
+        frame = bench(weights, runs_folder(), data_folder(), stage(report, "bench"))
     if as_json:
         typer.echo(frame.to_json(orient="records"))
     else:

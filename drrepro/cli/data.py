@@ -36,7 +36,8 @@ def data_make(
         typer.echo(json.dumps(made))
         return
     for name, digest in made.items():
-        known = "as published" if digest == embedded.PUBLISHED[name] else "NOT the published set: see the README"
+        other = "limited" if limit else "NOT the published set: see the README"
+        known = "as published" if digest == embedded.PUBLISHED[name] else other
         typer.echo(f"{data_folder() / name}  sha256 {digest[:16]}  {known}")
 
 
@@ -47,6 +48,7 @@ def data_list(as_json: Json = False, debug: Debug = False) -> None:
     Example: drrepro data list
     """
     from drrepro.config import config_folder, data_folder
+    from drrepro.data import embedded
 
     names = sorted(path.stem for path in (config_folder() / "data").glob("*.yaml"))
     found = {name: str(data_folder() / name) if (data_folder() / name).is_dir() else None for name in names}
@@ -54,7 +56,7 @@ def data_list(as_json: Json = False, debug: Debug = False) -> None:
         typer.echo(json.dumps(found))
         return
     for name, path in found.items():
-        made = "embedded: drrepro data make" if name in ("digits", "letters") else "yours: give its keys, see conf/data"
+        made = "embedded: drrepro data make" if name in embedded.WRITERS else "yours: give its keys, see conf/data"
         typer.echo(f"data={name:12} {path or made}")
 
 

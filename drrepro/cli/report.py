@@ -72,7 +72,9 @@ def show_tables(
     if results is not None:
         paths = tables.write_tables(built, results) + tables.copy_records(plans, runs, results)
         for plan, frame in plain:
-            paths += tables.write_plain(plan, frame, results)
+            paths += tables.write_plain(plan.name, plan.data, frame, results)
+        for data in sorted({plan.data for plan in plans}):
+            paths += tables.write_plain("runs", data, tables.run_table(plans, runs, data), results)
     if as_json:
         content: list[dict[str, Any]] = [tables.as_json(table) for table in built]
         content += [

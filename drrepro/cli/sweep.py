@@ -39,9 +39,8 @@ def sweep_thresholds(
 
     ious = _numbers("--nms-iou", nms_iou)
     trained, configs = plan.thresholds(overrides or [], config_dir)
-    _sweep([(trained, configs)], jobs, dry_run, as_json and not ious, quiet, tables=not ious)
-    if ious:
-        _sweep([plan.nms(configs, ious)], jobs, dry_run, as_json, quiet)
+    planned = [(trained, configs), *([plan.nms(configs, ious)] if ious else [])]
+    _sweep(planned, jobs, dry_run, as_json, quiet)
 
 
 @app.command("scales")
@@ -144,8 +143,10 @@ def _sweep(planned: "Plans", jobs: int, dry_run: bool, as_json: bool, quiet: boo
     for plan, _ in planned:  # before the runs, so that the report shows what an interrupted sweep has done
         save_plan(plan, runs)
     started = time.perf_counter()
+    training = [config for config in configs if config.schedule.steps]
+    evaluating = [config for config in configs if not config.schedule.steps]  # of runs that the others train
     with progress(quiet) as watch:
-        outcomes = sweep(configs, runs, data_folder(), jobs, watch)
+        outcomes = [o for part in (training, evaluating) for o in sweep(part, runs, data_folder(), jobs, watch)]
     if as_json:
         typer.echo(json.dumps([asdict(outcome) for outcome in outcomes]))
     else:

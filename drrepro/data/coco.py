@@ -1,7 +1,9 @@
 """Read a COCO json with its image folder."""
 
 import json
+import math
 from collections import defaultdict
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +25,13 @@ def read_coco(json_path: Path, images: Path) -> Dataset:
     known = {image["id"] for image in content["images"]}
     by_image: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
     dropped: list[str] = []
-    for annotation in content["annotations"]:
-        where = f"{json_path}: annotation {annotation.get('id')}"
-        try:
-            _, _, width, height = map(float, annotation["bbox"])
-            if annotation["category_id"] not in label_of:
-                raise UsageError(
-                    f"{where} has category_id {annotation['category_id']}, which is not among the categories"
-                )
-            if annotation["image_id"] not in known:
-                raise UsageError(f"{where} has image_id {annotation['image_id']}, which is not among the images")
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{where} needs category_id, image_id and a bbox of four numbers ({error!r})") from None
-        if not (width > 0 and height > 0):
-            dropped.append(f"{where} of image {annotation['image_id']} is {width:g} x {height:g} px")
-        else:
+    for number, annotation in enumerate(content["annotations"]):
+        where = f"{json_path}: annotation {number}"
+        width, height = _check_annotation(annotation, where, label_of.keys(), known)
+        if width > 0 and height > 0:
             by_image[annotation["image_id"]].append(annotation)
+        else:
+            dropped.append(f"{where} (id {annotation.get('id')}) is {width:g} x {height:g} px")
     samples = [_sample(image, by_image[image["id"]], images, label_of) for image in content["images"]]
     check_files(samples, json_path)
     return Dataset([c["name"] for c in categories], [c["id"] for c in categories], samples, dropped)
@@ -51,13 +44,33 @@ def _load(json_path: Path) -> dict[str, Any]:
         raise UsageError(f"{json_path}: not found; set data.root and the data.*_json keys") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{json_path}: not readable as json ({error})") from None
-    missing = [k for k in ("images", "annotations", "categories") if not isinstance(content, dict) or k not in content]
-    if missing:
-        raise UsageError(f"{json_path}: not in COCO format, it has no {' and no '.join(missing)}")
-    for image in content["images"]:
-        if not {"id", "file_name", "width", "height"} <= image.keys():
-            raise UsageError(f"{json_path}: image {image} needs id, file_name, width and height")
+    needed = {"images": {"id", "file_name", "width", "height"}, "categories": {"id", "name"}, "annotations": set()}
+    for key, entries in needed.items():
+        rows = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not (rows or key == "annotations"):
+            raise UsageError(f"{json_path}: not in COCO format, it needs a list of {key}")
+        for row in rows:
+            if not isinstance(row, dict) or any(row.get(entry) is None for entry in entries):
+                raise UsageError(f"{json_path}: an entry of {key} needs {', '.join(sorted(entries)) or 'keys'}: {row}")
+        ids = [row["id"] for row in rows] if "id" in entries else []
+        if len(set(ids)) < len(ids):
+            raise UsageError(f"{json_path}: an id stands twice in {key}")
     return content  # type: ignore[no-any-return]
+
+
+def _check_annotation(
+    annotation: dict[str, Any], where: str, categories: Container[int], images: Container[int]
+) -> list[float]:
+    """Return the width and height of an annotation's box, or raise UsageError."""
+    box, area = annotation.get("bbox"), annotation.get("area", 0.0)
+    if annotation.get("category_id") not in categories:
+        raise UsageError(f"{where} has category_id {annotation.get('category_id')}, which is not among the categories")
+    if annotation.get("image_id") not in images:
+        raise UsageError(f"{where} has image_id {annotation.get('image_id')}, which is not among the images")
+    values = [*box, area] if isinstance(box, list) and len(box) == 4 else []
+    if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        raise UsageError(f"{where} needs a bbox of four numbers and, if any, a number as area: {box}, {area}")
+    return values[2:4]
 
 
 def _sample(image: dict[str, Any], annotations: list[dict[str, Any]], folder: Path, label_of: dict[int, int]) -> Sample:

@@ -41,7 +41,11 @@ class Dataset:
     sha256: str | None = None  # of an embedded set
 
     def ground_truth(self) -> dict[str, Any]:
-        """Return the annotations as a COCO dictionary; ``ignore`` becomes ``iscrowd``."""
+        """Return the annotations as a COCO dictionary; ``ignore`` becomes ``iscrowd``.
+
+        For VOC's difficult objects too: COCO's metrics know no other way to count an object neither found nor missed.
+        They then measure overlap with it as the share of the detection that lies inside.
+        """
         annotations: list[dict[str, Any]] = []
         for sample in self.samples:
             for box, label, area, ignore in zip(

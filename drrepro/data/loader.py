@@ -15,6 +15,8 @@ from drrepro.data.transforms import load_image
 from drrepro.errors import RunError
 from drrepro.schema import InputConfig
 
+KEEP_BYTES = 2**30  # of decoded images in memory
+
 
 @dataclass(frozen=True)
 class Item:
@@ -38,12 +40,13 @@ class Batch:
 
 
 class ImageSource(torch.utils.data.Dataset[Item]):
-    """Items by (index, flip); ``ignore`` objects are left out. With ``keep``, decoded images stay in memory."""
+    """Items by (index, flip), without ``ignore`` objects; with ``keep``, decoded ones stay in memory, up to a limit."""
 
     def __init__(self, samples: list[Sample], config: InputConfig, keep: bool) -> None:
         self.samples = samples
         self.config = config
         self.kept: dict[int, Tensor] | None = {} if keep else None
+        self.room = KEEP_BYTES
 
     def __getitem__(self, key: tuple[int, bool]) -> Item:
         index, flip = key
@@ -60,9 +63,13 @@ class ImageSource(torch.utils.data.Dataset[Item]):
     def _pixels(self, index: int) -> Tensor:
         if self.kept is None:
             return load_image(self.samples[index], self.config)
-        if index not in self.kept:
-            self.kept[index] = load_image(self.samples[index], self.config)
-        return self.kept[index]
+        if index in self.kept:
+            return self.kept[index]
+        pixels = load_image(self.samples[index], self.config)
+        if self.room >= pixels.numel():
+            self.room -= pixels.numel()
+            self.kept[index] = pixels
+        return pixels
 
 
 def training_keys(count: int, batch: int, flip: float, seed: int, step: int) -> list[tuple[int, bool]]:

@@ -18,6 +18,8 @@ def open_split(config: DataConfig, split: str, data_folder: Path) -> Dataset:
     root = Path(config.root) if config.root is not None else data_folder / config.name
     if config.embedded:
         digest = require_embedded(config.name, root)
+        if config.sha256 not in (None, digest):
+            raise UsageError(f"{root}: other images than this run's (sha256 {digest[:8]}, not {config.sha256[:8]})")
         return replace(_read(config, split, root), sha256=digest)
     return _read(config, split, root)
 

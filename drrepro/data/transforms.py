@@ -19,6 +19,7 @@ def target_size(height: int, width: int, scale: int, max_ratio: float) -> tuple[
     limit = round(scale * max_ratio)
     if scale * long / short > limit:
         scale = round(limit * short / long)
+    scale = max(1, scale)  # of a picture a thousand times longer than wide
     other = int(scale * long / short)
     return (scale, other) if height <= width else (other, scale)
 

@@ -1,5 +1,6 @@
 """Read a folder in the layout of PASCAL VOC: JPEGImages, Annotations, ImageSets/Main."""
 
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -51,7 +52,10 @@ def read_voc(root: Path, split: str, classes: list[str]) -> Dataset:
 def find_classes(root: Path, splits: list[str]) -> list[str]:
     """Return the sorted names of all objects in the given splits."""
     names = {n for split in splits for n in _names(root, split)}
-    return sorted({label for n in names for label, _, _ in _parse(root / "Annotations" / f"{n}.xml")[1]})
+    classes = {label for n in names for label, _, _ in _parse(root / "Annotations" / f"{n}.xml")[1]}
+    if not classes:
+        raise UsageError(f"{root}: no object in any annotation of {', '.join(splits)}")
+    return sorted(classes)
 
 
 def _list_path(root: Path, split: str) -> Path:
@@ -61,15 +65,16 @@ def _list_path(root: Path, split: str) -> Path:
 def _names(root: Path, split: str) -> list[str]:
     path = _list_path(root, split)
     try:
-        return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+        return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; check data.root and the data.*_split keys") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not a list of names ({error})") from None
 
 
 def _image_path(root: Path, name: str) -> Path:
-    folder = root / "JPEGImages"
-    png = folder / f"{name}.png"
-    return png if png.is_file() else folder / f"{name}.jpg"
+    paths = [root / "JPEGImages" / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".JPG", ".png")]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def _parse(xml: Path) -> tuple[tuple[int, int], Objects]:
@@ -79,8 +84,11 @@ def _parse(xml: Path) -> tuple[tuple[int, int], Objects]:
         objects: Objects = []
         for item in tree.iter("object"):
             corners = [float(item.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")]
+            name = item.findtext("name", "").strip()
+            if not name or not all(map(math.isfinite, corners)):
+                raise ValueError(f"an object needs a name and a finite box, got {name!r} at {corners}")
             box = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
-            objects.append((item.findtext("name", "").strip(), box, item.findtext("difficult", "0").strip() == "1"))
+            objects.append((name, box, item.findtext("difficult", "0").strip() == "1"))
     except OSError as error:
         raise UsageError(f"{xml}: {error.strerror}") from None
     except (ElementTree.ParseError, ValueError) as error:

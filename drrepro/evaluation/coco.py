@@ -28,7 +28,6 @@ Columns = tuple[npt.NDArray[Any], ...]  # scores, images, ranks, true, false: se
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 AREAS = ("all", "small", "medium", "large")
 RECALLS = np.linspace(0.0, 1.0, 101)
-MAX_DETECTIONS = 100  # per image and class
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,8 @@ def _concatenate(parts: list[Columns]) -> Columns:
 
 def summarize(matches: Matches, threshold: float = -np.inf) -> dict[str, float]:
     """Return METRICS of the detections with a score above ``threshold``."""
-    precision, _ = accumulate(matches, threshold, areas=4, limit=100)
+    precision, recall = accumulate(matches, threshold, areas=4, limit=100)
     recalls = {limit: accumulate(matches, threshold, areas=1, limit=limit)[1] for limit in (1, 10)}
-    recall = accumulate(matches, threshold, areas=4, limit=100)[1]
     values = [precision[0], precision[0, :, 0], precision[0, :, 5], precision[1], precision[2], precision[3]]
     values += [recalls[1][0], recalls[10][0], recall[0], recall[1], recall[2], recall[3]]
     means = [float(np.nanmean(v)) if np.isfinite(v).any() else float("nan") for v in values]
@@ -150,18 +148,21 @@ def _average_precision(
 
 def _index(content: GroundTruth) -> COCO:
     coco = COCO()
-    coco.dataset = content
+    annotations = [{"iscrowd": 0, **a} for a in content["annotations"]]  # copies: pycocotools writes into them
+    coco.dataset = {**content, "annotations": annotations}
     coco.createIndex()
     return coco
 
 
-def _as_annotations(ground_truth: GroundTruth, detections: Results) -> GroundTruth:
-    """Return detections in the form of annotations (what pycocotools' loadRes does, but it cannot take none)."""
-    known = {image["id"] for image in ground_truth["images"]}
-    unknown = {d["image_id"] for d in detections} - known
+def check_images(ground_truth: GroundTruth, detections: Results) -> None:
+    """Raise UsageError when there are detections of images that the ground truth does not have."""
+    unknown = {d["image_id"] for d in detections} - {image["id"] for image in ground_truth["images"]}
     if unknown:
         raise UsageError(f"{len(unknown)} detected images are not in the ground truth, image_id {min(unknown)} for one")
-    annotations = [
-        {**d, "id": i, "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0} for i, d in enumerate(detections, start=1)
-    ]
+
+
+def _as_annotations(ground_truth: GroundTruth, detections: Results) -> GroundTruth:
+    """Return detections in the form of annotations (what pycocotools' loadRes does, but it cannot take none)."""
+    check_images(ground_truth, detections)
+    annotations = [{**d, "id": i, "area": d["bbox"][2] * d["bbox"][3]} for i, d in enumerate(detections, start=1)]
     return {"images": ground_truth["images"], "categories": ground_truth["categories"], "annotations": annotations}

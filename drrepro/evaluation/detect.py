@@ -60,7 +60,7 @@ def detect(
                 deltas[i].float(),
                 anchors,
                 batch.sizes[i],
-                config.model.box_weights,
+                config.model,
                 lowest,
                 config.evaluation.candidates_per_level,
             )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools.mask import iou as box_iou
 
-from drrepro.evaluation.coco import GroundTruth, Results, load
+from drrepro.evaluation.coco import GroundTruth, Results, check_images, load
 
 VOC_METRICS = ("AP50_2007", "AP50_2010")
 
@@ -33,6 +33,7 @@ def evaluate_voc(ground_truth: GroundTruth | str | Path, detections: Results | s
 def match_voc(ground_truth: GroundTruth, detections: Results) -> VocMatches:
     """Match each detection to the object that it overlaps most; each object is found once, by the best score."""
     truth, found = _by_class_and_image(ground_truth["annotations"]), _by_class_and_image(detections)
+    check_images(ground_truth, detections)
     place = {image["id"]: i for i, image in enumerate(ground_truth["images"])}
     classes, positives = [], []
     for category in sorted(c["id"] for c in ground_truth["categories"]):
@@ -43,7 +44,7 @@ def match_voc(ground_truth: GroundTruth, detections: Results) -> VocMatches:
         scores, true, false = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(-scores, kind="stable")
         classes.append((scores[order], true[order], false[order]))
-        positives.append(sum(not o["iscrowd"] for own in objects.values() for o in own))
+        positives.append(sum(not o.get("iscrowd") for own in objects.values() for o in own))
     return VocMatches(classes, positives)
 
 
@@ -71,7 +72,7 @@ def _match_image(
         for i, (best, overlap) in enumerate(zip(overlaps.argmax(axis=1).tolist(), overlaps.max(axis=1), strict=True)):
             if overlap < 0.5:
                 continue
-            if objects[best]["iscrowd"]:
+            if objects[best].get("iscrowd"):
                 false[i] = False
             elif best not in taken:
                 taken.add(best)

@@ -80,6 +80,9 @@ def _plan(kind: str, overrides: list[str], config_dir: Path | None, setting: Any
         overrides = overrides[1:]
     points = expand(overrides)
     varied = [i for i in range(len(overrides)) if len({point[i] for point in points}) > 1]
+    for key in (overrides[i].split("=")[0] for i in varied):
+        if kind != "grid" and key not in ("loss", "seed", *(["input.scale"] if kind == "scales" else [])):
+            raise UsageError(f"{key}: a table takes one value of it; `drrepro sweep grid` takes several")
     configs: list[Config] = []
     cells: list[Cell] = []
     for point in points:

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("drrepro", "torch", "torchvision", "pycocotools", "numpy", "pandas", "pillow", "matplotlib", "scikit-learn")
+from drrepro import __version__
+
+PACKAGES = ("torch", "torchvision", "pycocotools", "numpy", "pandas", "pillow", "matplotlib", "scikit-learn")
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -19,7 +21,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **git_state(Path(__file__).parent),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"drrepro": __version__, **{name: metadata.version(name) for name in PACKAGES}},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "cpu": _cpu_name(),

@@ -1,5 +1,6 @@
-"""One run: train (unless the weights are given), evaluate, write the record. A finished run is never run twice."""
+"""One run: train, evaluate, write the record. A finished run is never run twice."""
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 from drrepro.config import run_id, to_dict
 from drrepro.data.dataset import Dataset
 from drrepro.data.splits import open_split
-from drrepro.errors import UsageError
+from drrepro.errors import RunError, UsageError
 from drrepro.evaluation.coco import Matches, accumulate, match_detections, summarize
 from drrepro.evaluation.detect import detect
 from drrepro.evaluation.voc import match_voc, summarize_voc
@@ -36,25 +37,27 @@ CURVE = [round(0.05 + 0.01 * i, 2) for i in range(91)]  # score thresholds of th
 def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record:
     """Carry out ``config`` in its folder under ``runs`` and return its record; go on from a checkpoint if there is one.
 
-    With ``weights`` nothing is trained: the given detector is evaluated. Raises UsageError before any work when
-    the input is wrong, RunError when something fails on the way; status.json then says why.
+    With ``weights`` the detector starts from those of another run; with no ``schedule.steps`` it is evaluated only.
+    Raises UsageError before any work when the input is wrong, RunError when something fails on the way; status.json
+    then says why.
     """
     directory = runs / run_id(config)
     finished = read_record(directory)
     if finished is not None:
         return finished
     device = pick_device(config.runtime.device)
-    trained = None if config.weights != "none" else open_split(config.data, "train", data_folder)
+    _check_weights(config, runs)
+    trained = open_split(config.data, "train", data_folder) if config.schedule.steps else None
     tested = open_split(config.data, config.evaluation.split, data_folder)
-    if trained is not None and trained.classes != tested.classes:
-        raise UsageError(f"data={config.data.name}: the {config.evaluation.split} split has other classes than train")
+    _check_classes(config, runs, trained, tested)
     write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
     try:
         record = _carry_out(config, directory, runs, trained, tested, device, _with_status(directory, report))
         record = write_record(directory, record)
     except BaseException as error:
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
-        write_json(directory / "status.json", {"state": "failed", "why": why})
+        with contextlib.suppress(RunError):  # on a full disk: the first error is the one to tell
+            write_json(directory / "status.json", {"state": "failed", "why": why})
         raise
     write_json(directory / "status.json", {"state": "done"})
     return record
@@ -70,6 +73,35 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"runtime.device={name}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def _check_weights(config: Config, runs: Path) -> None:
+    """Raise UsageError for weights that are not there, and for random ones that would be frozen."""
+    if config.weights != "none":
+        if not (runs / config.weights.removeprefix("run:") / "checkpoint.pt").is_file():
+            raise UsageError(f"weights={config.weights}: no checkpoint in {runs / config.weights.removeprefix('run:')}")
+    elif config.model.backbone != "small" and (config.model.frozen_stages or config.model.norm == "frozen"):
+        raise UsageError(
+            f"model.frozen_stages={config.model.frozen_stages} model.norm={config.model.norm}: random weights would be "
+            "frozen; set model.frozen_stages=0 model.norm=batch"
+        )
+
+
+def _check_classes(config: Config, runs: Path, trained: Dataset | None, tested: Dataset) -> None:
+    """Raise UsageError unless the classes tested are those trained, in the same order."""
+    if trained is not None:
+        known, where = trained.classes, "the train split"
+    elif config.weights != "none":
+        source = read_record(runs / config.weights.removeprefix("run:"))
+        known, where = (source["data"]["classes"], config.weights) if source else (tested.classes, "")
+    else:
+        return
+    if known != tested.classes:
+        classes, other = ", ".join(tested.classes), ", ".join(known)
+        raise UsageError(
+            f"data={config.data.name}: the {config.evaluation.split} split has the classes {classes}; "
+            f"{where} has {other}; for a voc folder set data.classes"
+        )
 
 
 def _with_status(directory: Path, report: Report) -> Report:
@@ -99,10 +131,10 @@ def _carry_out(
     torch.manual_seed(config.seed)
     model = RetinaNet(config.model, len(tested.classes)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seconds = {"wall": 0.0, "cpu": 0.0}
+    if config.weights != "none":
+        load_weights(model, runs / config.weights.removeprefix("run:"))
     if trained is not None:
         seconds = train(model, trained.samples, config, directory, device, report)
-    else:
-        load_weights(model, runs / config.weights.removeprefix("run:"))
     ious = sorted({config.evaluation.nms_iou, *config.evaluation.nms_ious})
     results, densities = detect(model, tested, config, ious, device, lambda i, n: report("evaluate", i, n, {}))
     truth = tested.ground_truth()

@@ -16,7 +16,6 @@ from torchvision.ops import box_convert, box_iou
 from drrepro.schema import MatcherConfig, ModelConfig
 
 STRIDES = (8, 16, 32, 64, 128)  # P3..P7
-LOG_SIZE_LIMIT = math.log(1000 / 16)  # on dw and dh
 
 
 def cell_anchors(config: ModelConfig, level: int) -> Tensor:
@@ -93,10 +92,10 @@ def encode(boxes: Tensor, anchors: Tensor, weights: list[float]) -> Tensor:
     return torch.cat([centers, sizes], dim=-1) * boxes.new_tensor(weights)
 
 
-def decode(deltas: Tensor, anchors: Tensor, weights: list[float]) -> Tensor:
-    """Invert `encode`; dw and dh are clamped at ln(1000 / 16)."""
+def decode(deltas: Tensor, anchors: Tensor, weights: list[float], growth: float) -> Tensor:
+    """Invert `encode`; a box is at most ``growth`` times wider or higher than its anchor."""
     deltas = deltas / deltas.new_tensor(weights)
     anchor = box_convert(anchors, "xyxy", "cxcywh")
     centers = anchor[..., :2] + deltas[..., :2] * anchor[..., 2:]
-    half = 0.5 * anchor[..., 2:] * deltas[..., 2:].clamp(max=LOG_SIZE_LIMIT).exp()
+    half = 0.5 * anchor[..., 2:] * deltas[..., 2:].clamp(max=math.log(growth)).exp()
     return torch.cat([centers - half, centers + half], dim=-1)

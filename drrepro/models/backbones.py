@@ -9,11 +9,13 @@ from torchvision.models import resnet
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
+from drrepro.schema import ModelConfig
+
 SMALL_WIDTHS = [16, 32, 64, 128, 256]
 
 
 class SmallBackbone(nn.Module):
-    """A stem and four residual blocks, each halving the resolution: 1.3 million weights, for a CPU."""
+    """A stem and four residual blocks, each halving the resolution: 1.2 million weights, for a CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,13 +36,14 @@ class SmallBackbone(nn.Module):
         return features
 
 
-def build_backbone(name: str, frozen_stages: int) -> tuple[nn.Module, list[int]]:
-    """Return the backbone ``name`` and the channels of C3, C4 and C5; ResNets have frozen batch norm [M]."""
-    if name == "small":
+def build_backbone(config: ModelConfig) -> tuple[nn.Module, list[int]]:
+    """Return the configured backbone and the channels of its C3, C4 and C5."""
+    if config.backbone == "small":
         return SmallBackbone(), SMALL_WIDTHS[2:]
-    body = getattr(torchvision.models, name)(weights=None, norm_layer=FrozenBatchNorm2d)
+    norm = FrozenBatchNorm2d if config.norm == "frozen" else nn.BatchNorm2d
+    body = getattr(torchvision.models, config.backbone)(weights=None, norm_layer=norm)
     stages = [nn.ModuleList([body.conv1, body.bn1]), body.layer1, body.layer2, body.layer3, body.layer4]
-    for stage in stages[:frozen_stages]:
+    for stage in stages[: config.frozen_stages]:
         stage.requires_grad_(False)
     width = body.fc.in_features  # of C5
     return IntermediateLayerGetter(body, {"layer2": "c3", "layer3": "c4", "layer4": "c5"}), [

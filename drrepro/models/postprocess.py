@@ -7,6 +7,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image, nms
 
 from drrepro.models.anchors import decode
+from drrepro.schema import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def select_candidates(
     deltas: Tensor,
     anchors: list[Tensor],
     image_size: tuple[int, int],
-    box_weights: list[float],
+    model: ModelConfig,
     threshold: float,
     per_level: int,
 ) -> Detections:
@@ -39,7 +40,9 @@ def select_candidates(
     for level, s, d in zip(anchors, torch.split(scores, lengths), torch.split(deltas, lengths), strict=True):
         index = _best(s.flatten(), per_level, threshold)
         anchor, label = index // s.shape[1], index % s.shape[1]
-        boxes = clip_boxes_to_image(decode(d[anchor], level[anchor], box_weights), list(image_size))
+        boxes = clip_boxes_to_image(
+            decode(d[anchor], level[anchor], model.box_weights, model.box_growth), list(image_size)
+        )
         kept.append((boxes, s.flatten()[index], label + 1))
     return Detections(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
 
@@ -58,10 +61,9 @@ def suppress(candidates: Detections, image_size: tuple[int, int], iou: float, li
 
 
 def _best(scores: Tensor, count: int, threshold: float) -> Tensor:
-    """Return the indices of the ``count`` largest scores above ``threshold``, best first, ties by index."""
-    if scores.numel() > count:  # a cheap cut that keeps all ties of the last place
-        last = scores.topk(count).values[-1]
-        index = ((scores >= last) & (scores > threshold)).nonzero()[:, 0]
-    else:
-        index = (scores > threshold).nonzero()[:, 0]
-    return index[scores[index].argsort(descending=True, stable=True)[:count]]
+    """Return the indices of the ``count`` largest scores that exceed ``threshold``, best first, ties by index."""
+    last = scores.topk(min(count, len(scores))).values[-1]
+    index = (scores >= last).nonzero()[:, 0]  # with all ties of the last place
+    index = index[scores[index].argsort(descending=True, stable=True)[:count]]
+    # In float64, as the metrics compare them: the float32 nearest to 0.2 exceeds 0.2.
+    return index[scores[index].double() > threshold]

@@ -41,9 +41,11 @@ class RetinaNet(nn.Module):
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
         self.anchors = AnchorGrid(config)
-        self.backbone, channels = build_backbone(config.backbone, config.frozen_stages)
+        self.backbone, channels = build_backbone(config)
         width = config.fpn_channels
-        self.fpn = FeaturePyramidNetwork(channels, width, LastLevelP6P7(channels[-1], width))
+        last = LastLevelP6P7(channels[-1], width)
+        last.use_P5 = False  # P6 comes from C5 [M]; torchvision would take P5 where both have as many channels
+        self.fpn = FeaturePyramidNetwork(channels, width, last)
         # A score of `prior` everywhere before the first step: b = -log((1 - prior) / prior).
         bias = -math.log((1 - config.prior) / config.prior)
         self.classifier = Head(config, self.anchors.per_cell, classes, bias)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -40,6 +41,8 @@ def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
         )
         for name, figure in drawings.items():
             path = results / plan.data / f"{name}.png"
+            if path in paths:  # another plan of the same runs
+                continue
             atomic_write(path, lambda file, figure=figure: figure.savefig(file, format="png", dpi=150))  # type: ignore[misc]
             paths.append(path)
     return paths
@@ -49,22 +52,29 @@ def score_densities(records: dict[str, Record]) -> Figure:
     """Figure 1: densities of the scores of foreground and background; below, the background's divided by 10."""
     figure, axes = _canvas(2, len(records), (4.2 * len(records), 6.0))
     for column, (loss, record) in enumerate(records.items()):
-        for row, decay in enumerate((1, 10)):
+        foreground, background = (_density(record["densities"][name]) for name in ("foreground", "background"))
+        # The few thousand foreground scores are smoothed over neighbouring bins, the millions of the others are not.
+        foreground = np.convolve(foreground, np.ones(SMOOTHING) / SMOOTHING, "same")
+        centers = (np.arange(len(background)) + 0.5) / len(background)
+        for row, (part, decay) in enumerate((("(a)", 1), ("(b)", 10))):
             ax = axes[row][column]
-            for name, colour in (("background", "#7a7a7a"), ("foreground", COLOURS[loss])):
-                counts = np.array(record["densities"][name], dtype=float)
-                centers = (np.arange(len(counts)) + 0.5) / len(counts)
-                divisor = decay if name == "background" else 1
-                density = np.convolve(
-                    counts / max(1.0, counts.sum()) * len(counts), np.ones(SMOOTHING) / SMOOTHING, "same"
-                )
-                label = name if divisor == 1 else f"{name} / {divisor}"
-                ax.plot(centers, density / divisor, color=colour, label=label)
-                ax.fill_between(centers, density / divisor, color=colour, alpha=0.25)
-            part = "(a)" if decay == 1 else "(b)"
+            label = "background" if decay == 1 else f"background / {decay}"
+            for name, density, colour in (
+                (label, background / decay, "#7a7a7a"),
+                ("foreground", foreground, COLOURS[loss]),
+            ):
+                ax.plot(centers, density, color=colour, label=name)
+                ax.fill_between(centers, density, color=colour, alpha=0.25)
             ax.set(title=f"{part} {NAMES[loss]}", xlabel="score", ylabel="density", xlim=(0, 1), ylim=(0, None))
             ax.legend(frameon=False)
     return figure
+
+
+def _density(counts: list[int]) -> npt.NDArray[np.float64]:
+    """Return a histogram over scores from 0 to 1 as a density, which integrates to one."""
+    total: npt.NDArray[np.float64] = np.array(counts, dtype=np.float64)
+    total *= len(total) / max(1.0, total.sum())
+    return total
 
 
 def ap_against_threshold(records: dict[str, list[Record]]) -> Figure:
@@ -72,7 +82,7 @@ def ap_against_threshold(records: dict[str, list[Record]]) -> Figure:
     figure, axes = _canvas(1, 1, (5.6, 3.8))
     ax = axes[0][0]
     for loss, own in records.items():
-        curves = [{p["score_threshold"]: p["AP"] for p in record["curve"]} for record in own]
+        curves = [{p["score_threshold"]: p["AP"] for p in record["curve"] if p["AP"] is not None} for record in own]
         shared = sorted(set.intersection(*(set(curve) for curve in curves)))
         _line(ax, loss, shared, [[100 * curve[t] for t in shared] for curve in curves])
         marks = [t for t in own[0]["config"]["evaluation"]["score_thresholds"] if t in shared]
@@ -109,8 +119,10 @@ def training_curves(records: dict[str, list[Record]], runs: Path) -> Figure:
             ax.plot(
                 [line["step"] for line in lines], [line[part] for line in lines], color=COLOURS[loss], label=NAMES[loss]
             )
-            ax.set(xlabel="step", ylabel=f"{part} loss", ylim=(0, None))
-            ax.legend(frameon=False)
+            ax.set(xlabel="step", ylabel=f"{part} loss")
+    for ax in axes[0]:
+        ax.set_ylim(0, None)
+        ax.legend(frameon=False)
     return figure
 
 

@@ -138,15 +138,34 @@ def copy_records(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
     return sorted(set(paths))
 
 
+def run_table(plans: list[Plan], runs: Path, data: str) -> pd.DataFrame:
+    """Return what each run on a data set took, and where."""
+    records = {name: r for plan in plans if plan.data == data for name, r in records_of(plan, runs).items()}
+    return pd.DataFrame(
+        [
+            {
+                "run": name,
+                **{key: record["cost"][key] for key in ("train_seconds", "steps_per_second", "peak_memory_mb")},
+                "threads": record["machine"]["threads"],
+                "cpu": record["machine"]["cpu"],
+                "torch": record["versions"]["torch"],
+                "commit": (record["commit"] or "")[:8] + ("+" if record["dirty"] else ""),
+                "finished": record["finished"],
+            }
+            for name, record in sorted(records.items())
+        ]
+    )
+
+
 def as_json(table: Table) -> dict[str, Any]:
     """Return a table as plain data."""
     rows = json.loads(_flat(table.frame).to_json(orient="records"))
     return {"table": table.number, "data": table.data, "title": table.title, "rows": rows, "findings": table.findings}
 
 
-def write_plain(plan: Plan, frame: pd.DataFrame, results: Path) -> list[Path]:
-    """Write a grid or an NMS sweep as csv and md under results/<data>/."""
-    stem = results / plan.data / plan.name
+def write_plain(name: str, data: str, frame: pd.DataFrame, results: Path) -> list[Path]:
+    """Write any frame as csv and md under results/<data>/."""
+    stem = results / data / name
     write_text(stem.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.4f"))
     write_text(stem.with_suffix(".md"), frame.to_markdown(index=False, floatfmt=".4g") + "\n")
     return [stem.with_suffix(".csv"), stem.with_suffix(".md")]

@@ -1,5 +1,6 @@
 """Checkpoints: everything that a run needs to go on as if it had not been interrupted."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ def save_checkpoint(
         "rng": torch.get_rng_state(),
         "seconds": seconds,
     }
-    atomic_write(directory / NAME, lambda file: torch.save(state, file))
+    packed = io.BytesIO()  # torch.save hides what a full disk says
+    torch.save(state, packed)
+    atomic_write(directory / NAME, lambda file: file.write(packed.getbuffer()))
 
 
 def load_checkpoint(directory: Path) -> dict[str, Any] | None:

@@ -55,19 +55,26 @@ def test_crowds_are_ignored_and_degenerate_boxes_dropped_and_named(copy):
     dataset = damage(copy, change)
     assert sum(s.ignore.sum() for s in dataset.samples) == 1
     assert len(dataset.dropped) == 1
-    assert "test.json: annotation 2" in dataset.dropped[0]
+    assert "test.json: annotation 1 (id 2) is 0 x" in dataset.dropped[0]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["annotations"][0].update(category_id=99), "annotation 1 has category_id 99"),
-        (lambda c: c["annotations"][0].update(image_id=99), "annotation 1 has image_id 99"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2]), "annotation 1 needs"),
-        (lambda c: c.pop("categories"), "has no categories"),
-        (lambda c: c["images"][0].pop("width"), "needs id, file_name, width"),
+        (lambda c: c["annotations"][0].update(category_id=99), "annotation 0 has category_id 99"),
+        (lambda c: c["annotations"][0].update(image_id=99), "annotation 0 has image_id 99"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2]), "annotation 0 needs a bbox of four numbers"),
+        (
+            lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 3]),
+            "annotation 0 needs a bbox of four numbers",
+        ),
+        (lambda c: c["annotations"][0].update(area=None), "annotation 0 needs .* a number as area"),
+        (lambda c: c["annotations"].append("x"), "an entry of annotations needs keys: x"),
+        (lambda c: c["images"].append(c["images"][0]), "an id stands twice in images"),
+        (lambda c: c.pop("categories"), "needs a list of categories"),
+        (lambda c: c["images"][0].pop("width"), "an entry of images needs file_name, height, id, width"),
         (lambda c: c["images"][0].update(file_name="gone.jpg"), r"gone\.jpg: image not found \(1 of 8"),
-        (lambda c: c["images"].clear() or c["annotations"].clear(), "lists no image"),
+        (lambda c: c["images"].clear() or c["annotations"].clear(), "needs a list of images"),
     ],
 )
 def test_bad_content_is_named(copy, change, message):

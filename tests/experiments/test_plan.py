@@ -38,7 +38,15 @@ def test_seeds_multiply_and_a_grid_takes_any_axis():
 
 def test_one_sweep_takes_one_data_set():
     with pytest.raises(UsageError, match="one sweep takes one data set, not digits, letters"):
-        plan.thresholds(["data=digits,letters"])
+        plan.grid(["data=digits,letters"])
+
+
+def test_a_table_averages_nothing_but_seeds():
+    for override in ("loss.h=2.5,3.5", "data=digits,letters"):
+        with pytest.raises(UsageError, match="a table takes one value of it; `drrepro sweep grid` takes several"):
+            plan.thresholds([override])
+    with pytest.raises(UsageError, match=r"input\.scale: a table takes one value"):
+        plan.thresholds(["input.scale=64,128"])
 
 
 def test_plans_come_back_and_damaged_ones_are_named(tmp_path):

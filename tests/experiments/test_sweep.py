@@ -1,8 +1,10 @@
 import json
+import os
 
 import pytest
 
-from drrepro.config import compose, run_id
+from drrepro.config import compose, for_evaluation, run_id
+from drrepro.data.embedded import make_embedded
 from drrepro.errors import UsageError
 from drrepro.experiments import plan
 from drrepro.experiments.records import read_record
@@ -31,11 +33,14 @@ def test_a_sweep_runs_what_is_missing_goes_on_past_a_failure_and_skips_what_is_d
 
 
 def test_a_sweep_in_workers_equals_a_run_in_this_process(data_folder, tmp_path):
-    config = compose(TINY)
-    sweep([config], tmp_path / "a", data_folder, 2, silent)
-    here = run(config, tmp_path / "b", data_folder, silent)
-    there = read_record(tmp_path / "a" / run_id(config))
-    assert there["metrics"] == here["metrics"]
+    configs = [compose([*TINY, f"seed={seed}"]) for seed in (0, 1)]
+    sweep(configs, tmp_path / "a", data_folder, os.cpu_count(), silent)  # so many jobs that each has one thread
+    here = run(configs[0], tmp_path / "b", data_folder, silent)
+    there = read_record(tmp_path / "a" / run_id(configs[0]))
+    assert there["machine"]["threads"] == max(1, os.cpu_count() // 2)
+    if there["machine"]["threads"] == here["machine"]["threads"]:
+        assert there["metrics"] == here["metrics"]
+        assert there["densities"] == here["densities"]
 
 
 def test_the_record_says_where_it_comes_from_and_a_finished_run_is_not_run_twice(data_folder, tmp_path):
@@ -75,3 +80,41 @@ def test_a_record_of_another_version_is_named(data_folder, tmp_path):
     (directory / "record.json").write_text("{")
     with pytest.raises(UsageError, match=r"record\.json: not readable"):
         run(config, tmp_path, data_folder, silent)
+
+
+def test_other_images_are_another_run(data_folder, tmp_path, monkeypatch):
+    """The same command after the data were made anew must not find the record of the old ones."""
+    monkeypatch.setenv("DRREPRO_DATA", str(tmp_path))
+    make_embedded("digits", tmp_path, lambda *_: None, limit=2)
+    first = compose(TINY)
+    make_embedded("digits", tmp_path, lambda *_: None, limit=3)
+    second = compose(TINY)
+    assert run_id(first) != run_id(second)
+    with pytest.raises(UsageError, match="other images than this run's"):
+        run(first, tmp_path / "runs", tmp_path, silent)
+
+
+def test_training_goes_on_from_the_weights_of_another_run(data_folder, tmp_path):
+    first = run(compose(TINY), tmp_path, data_folder, silent)
+    tuned = compose([*TINY, f"weights=run:{first['id']}", "schedule.lr=1e-9"])
+    second = run(tuned, tmp_path, data_folder, silent)
+    assert second["cost"]["train_seconds"] > 0
+    fresh = run(compose([*TINY, "schedule.lr=1e-9"]), tmp_path, data_folder, silent)
+    assert second["densities"] != fresh["densities"]
+
+
+def test_weights_of_other_classes_are_refused(data_folder, tmp_path):
+    trained = compose(TINY)
+    record = run(trained, tmp_path, data_folder, silent)
+    content = json.loads((data_folder / "digits" / "test.json").read_text())
+    for category in content["categories"]:
+        category["name"] = f"not {category['name']}"
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    overrides = [
+        f"weights=run:{record['id']}",
+        "data=coco_custom",
+        f"data.test_json={tmp_path / 'other.json'}",
+        f"data.test_images={data_folder / 'digits' / 'images' / 'test'}",
+    ]
+    with pytest.raises(UsageError, match=r"the test split has the classes not 0, .* has 0, 1"):
+        run(for_evaluation(trained, overrides), tmp_path, data_folder, silent)

@@ -41,12 +41,14 @@ def test_decode_inverts_encode(weights):
     corners, sizes = torch.rand(50, 2) * 100, torch.rand(50, 2) * 60 + 1
     boxes = torch.cat([corners, corners + sizes], 1)
     anchors = boxes + torch.rand(50, 4)
-    torch.testing.assert_close(decode(encode(boxes, anchors, weights), anchors, weights), boxes, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        decode(encode(boxes, anchors, weights), anchors, weights, 62.5), boxes, atol=1e-3, rtol=1e-4
+    )
 
 
 def test_decode_clamps_the_size():
     anchor = torch.tensor([[0.0, 0, 16, 16]])
-    box = decode(torch.tensor([[0.0, 0, 50, 50]]), anchor, [1.0] * 4)
+    box = decode(torch.tensor([[0.0, 0, 50, 50]]), anchor, [1.0] * 4, 1000 / 16)
     assert (box[0, 2] - box[0, 0]).item() == pytest.approx(16 * 1000 / 16, rel=1e-5)
 
 

@@ -11,22 +11,20 @@ from drrepro.models.postprocess import select_candidates, suppress
 from drrepro.schema import ModelConfig
 
 SIZE = (64, 80)
-WEIGHTS = [10.0, 10.0, 5.0, 5.0]
-ANCHORS = AnchorGrid(ModelConfig(anchor_sizes=[12.0, 24.0, 48.0, 96.0, 192.0])).levels(
-    ((8, 10), (4, 5), (2, 3), (1, 2), (1, 1)), torch.device("cpu")
-)
+MODEL = ModelConfig(anchor_sizes=[12.0, 24.0, 48.0, 96.0, 192.0])
+ANCHORS = AnchorGrid(MODEL).levels(((8, 10), (4, 5), (2, 3), (1, 2), (1, 1)), torch.device("cpu"))
 COUNT = sum(map(len, ANCHORS))
 
 
 def detect(scores, deltas, threshold, per_level, limit, iou=0.5):
-    candidates = select_candidates(scores, deltas, ANCHORS, SIZE, WEIGHTS, threshold, per_level)
+    candidates = select_candidates(scores, deltas, ANCHORS, SIZE, MODEL, threshold, per_level)
     return candidates, suppress(candidates, SIZE, iou, limit)
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
-    levels=st.sampled_from([3, 11, 1_000_000]),  # how many different scores there are: few make many ties
+    levels=st.sampled_from([3, 10, 1_000_000]),  # how many different scores: few make ties, 10 hits every threshold
     per_level=st.sampled_from([5, 50, 1000]),
     limit=st.sampled_from([3, 100]),
     threshold=st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]),
@@ -36,7 +34,7 @@ def test_a_threshold_from_the_sweep_equals_filtering_before_nms(seed, levels, pe
     scores = (torch.rand(COUNT, 3, generator=generator) * levels).round() / levels
     deltas = torch.randn(COUNT, 4, generator=generator)
     low, swept = detect(scores, deltas, 0.05, per_level, limit)
-    swept = swept[swept.scores > threshold]
+    swept = swept[torch.tensor([score > threshold for score in swept.scores.tolist()], dtype=torch.bool)]
     _, filtered = detect(scores, deltas, threshold, per_level, limit)
     assert torch.equal(swept.boxes, filtered.boxes)
     assert torch.equal(swept.scores, filtered.scores)

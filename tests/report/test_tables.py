@@ -29,6 +29,10 @@ def fake(runs, planned, ap, voc=False):
                 "metrics": metrics,
                 "curve": [{"score_threshold": t / 100, "AP": ap(config, t / 100)} for t in range(5, 96)],
                 "densities": {"foreground": [1] * 200, "background": [9] * 200},
+                "cost": {"train_seconds": 1.0, "steps_per_second": 2.0, "peak_memory_mb": 3},
+                "machine": {"threads": 1, "cpu": "abacus"},
+                "versions": {"torch": "0"},
+                **{"commit": None, "dirty": None, "finished": "today"},
             },
         )
     plan.save_plan(planned[0], runs)
@@ -137,5 +141,5 @@ def test_a_grid_is_a_plain_table(tmp_path):
     assert frame["schedule.lr"].tolist() == ["0.001", "0.002"] * 2
     assert frame["AP"].tolist() == pytest.approx([35.0, 35.0, 32.0, 32.0])
     assert set(frame["split"]) == {"tune"}
-    (csv, _) = tables.write_plain(kept, frame, tmp_path / "results")
+    (csv, _) = tables.write_plain(kept.name, kept.data, frame, tmp_path / "results")
     assert csv.name == "tuning.csv"
