@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drrepro.cli import bench, data, report, sweep
+from drrepro.cli import bench, data, report, sweep, theory
 from drrepro.cli.options import ConfigDir, Debug, Json, Overrides, Quiet
 
 if TYPE_CHECKING:
@@ -18,7 +18,13 @@ Positional arguments are Hydra overrides; the keys and their sources are in drre
 Data lie in $DRREPRO_DATA (default ./data), runs in $DRREPRO_RUNS (default ./runs)."""
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for name, group in (("sweep", sweep.app), ("report", report.app), ("data", data.app), ("bench", bench.app)):
+for name, group in (
+    ("sweep", sweep.app),
+    ("report", report.app),
+    ("data", data.app),
+    ("bench", bench.app),
+    ("theory", theory.app),
+):
     app.add_typer(group, name=name)
 
 

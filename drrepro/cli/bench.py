@@ -1,9 +1,12 @@
 """drrepro bench: the measurements that the README quotes."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from drrepro.cli.data import stage
-from drrepro.cli.options import Debug, Json, Overrides, Quiet
+from drrepro.cli.options import Debug, Json, Overrides, Quiet, Results
 
 app = typer.Typer(help="Measurements that the README quotes.", no_args_is_help=True)
 
@@ -30,3 +33,38 @@ def bench_evaluation(
         typer.echo(frame.to_json(orient="records"))
     else:
         print_plain("all score thresholds against one, medians", frame)
+
+
+@app.command("losses")
+def bench_losses(
+    results: Results = Path("results"),
+    repeats: Annotated[int, typer.Option(min=1, help="Measured repetitions of each.")] = 5,
+    compiled: Annotated[
+        bool, typer.Option(help="Also what torch.compile makes of the formulas (needs a compiler).")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Time DR and focal loss against the naive formulation and torchvision's, over sizes, on one and on all threads.
+
+    Example: drrepro bench losses --compiled
+    """
+    import os
+
+    from drrepro.bench.losses import SIZES, bench, draw
+    from drrepro.console import print_plain, progress
+    from drrepro.files import atomic_write, write_text
+
+    threads = sorted({1, os.cpu_count() or 1})
+    with progress(quiet) as report:
+        frame = bench(list(SIZES), threads, repeats, compiled, stage(report, "bench"))
+    folder = results / "bench"
+    write_text(folder / "losses.csv", frame.to_csv(index=False, float_format="%.4g"))
+    figure = draw(frame)
+    atomic_write(folder / "losses.png", lambda file: figure.savefig(file, format="png", dpi=150))
+    if as_json:
+        typer.echo(frame.to_json(orient="records"))
+    else:
+        print_plain("medians; memory in multiples of the logits, the gradient included", frame)
+        typer.echo(folder / "losses.csv")

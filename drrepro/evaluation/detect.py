@@ -11,7 +11,6 @@ from torch import Tensor
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.loader import Batch, collate, evaluation_batches
 from drrepro.evaluation.coco import Results
-from drrepro.losses.targets import pairs
 from drrepro.models.anchors import match
 from drrepro.models.postprocess import Detections, select_candidates, suppress
 from drrepro.models.retinanet import RetinaNet
@@ -85,7 +84,8 @@ def as_results(found: Detections, sample: Sample, size: tuple[int, int], categor
 
 def _count(densities: Densities, scores: Tensor, batch: Batch, anchors: Tensor, config: Config) -> None:
     labels, _ = match(anchors, batch.boxes, batch.labels, config.matcher)
-    positive, negative = pairs(labels, scores.shape[2])
+    positive = labels[..., None] == torch.arange(1, scores.shape[2] + 1, device=labels.device)
+    negative = ~positive & (labels >= 0)[..., None]
     bins = (scores * BINS).long().clamp(max=BINS - 1)
     for counts, mask in ((densities.foreground, positive), (densities.background, negative)):
         counts += torch.bincount(bins[mask], minlength=BINS).cpu().numpy()

@@ -71,7 +71,7 @@ def _losses(model: RetinaNet, classification: torch.nn.Module, batch: Batch, con
     anchors = torch.cat(levels)
     labels, boxes = match(anchors, batch.boxes, batch.labels, config.matcher)
     return {
-        "classification": classification(logits.float(), labels),
+        "classification": classification(logits, labels),
         "box": box_loss(deltas, anchors, labels, boxes, config.loss, config.model.box_weights),
     }
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from drrepro.losses import DRLoss, FocalLoss
+from drrepro.losses import DRLoss, FocalLoss, stream
 from tests.losses import reference
 
 LOSSES = [
@@ -95,11 +96,154 @@ def test_saturated_scores_stay_finite(loss, scale):
 
 
 @pytest.mark.parametrize("loss", [DRLoss(), DRLoss(scope="batch"), FocalLoss()])
-@pytest.mark.parametrize("bad", [math.nan])
-def test_nan_is_never_silently_finite(loss, bad):
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("label", [-1, 0, 1])
+def test_what_is_not_finite_is_never_silently_finite(loss, bad, label):
     logits = torch.zeros(1, 3, 2)
     logits[0, 1, 0] = bad
-    assert not loss(logits, torch.tensor([[0, 1, 0]])).isfinite()
+    assert not loss(logits, torch.tensor([[0, label, 0]])).isfinite()
+
+
+@pytest.mark.parametrize(("loss", "naive"), LOSSES)
+@pytest.mark.parametrize("label", [-1, 0, 1])
+def test_one_anchor_of_one_class(loss, naive, label):
+    logits = torch.tensor([[[0.3]]], dtype=torch.float64)
+    torch.testing.assert_close(loss(logits, torch.tensor([[label]])), naive(logits, torch.tensor([[label]])))
+
+
+@pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_half_precision_is_computed_in_float32(loss, dtype):
+    torch.manual_seed(3)
+    logits = torch.randn(2, 50, 4).to(dtype).requires_grad_()
+    labels = torch.randint(-1, 5, (2, 50))
+    exact = logits.detach().double().requires_grad_()
+    value, expected = loss(logits, labels), loss(exact, labels)
+    value.backward()
+    expected.backward()
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert logits.grad.dtype == dtype
+    rounding = torch.finfo(dtype).eps
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=max(rounding, 2e-5), atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_sixteen_million_logits_agree_with_float64(loss, spread):
+    """With no spread every rounding goes the same way, so nothing averages out."""
+    torch.manual_seed(4)
+    logits = spread * torch.randn(1, 200_000, 80) - 4.595
+    labels = torch.zeros(1, 200_000, dtype=torch.int64)
+    labels[0, :500] = torch.randint(1, 81, (500,))
+    labels[0, 500:1500] = -1
+    assert loss(logits, labels).item() == pytest.approx(loss(logits.double(), labels).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [DRLoss(), DRLoss(scope="batch"), FocalLoss()])
+@pytest.mark.parametrize("shape", [(3, 700, 5), (1, 30_000, 9)])
+def test_pieces_make_no_difference(loss, shape, monkeypatch):
+    torch.manual_seed(5)
+    logits, labels = torch.randn(shape, dtype=torch.float64), torch.randint(-1, shape[2] + 1, shape[:2])
+    results = []
+    for size in (2**24, 2**17, 997):
+        monkeypatch.setitem(stream.PIECE, "cpu", size)
+        leaf = logits.clone().requires_grad_()
+        loss(leaf, labels).backward()
+        results.append(leaf.grad)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-15)  # it changes its sign near 1e-11
+    torch.testing.assert_close(results[0], results[2], rtol=1e-10, atol=1e-15)
+
+
+class Recorder(TorchDispatchMode):
+    """Names of the operators that are dispatched."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        assert not any(isinstance(a, torch.Tensor) and a.dtype == torch.bool for a in flat(args)) or "index" not in str(
+            func
+        )
+        return func(*args, **(kwargs or {}))
+
+
+def flat(values):
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from flat(value)
+        else:
+            yield value
+
+
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "equal", "is_nonzero", "item"}
+
+
+@pytest.mark.parametrize("loss", [DRLoss(), DRLoss(scope="batch"), FocalLoss(), FocalLoss(1.5)])
+def test_nothing_makes_a_gpu_wait(loss):
+    logits = torch.randn(2, 50, 4, requires_grad=True)
+    labels = torch.randint(-1, 5, (2, 50))
+    with Recorder() as recorder:
+        loss(logits, labels).backward()
+    assert {"sigmoid", "scatter_"} <= recorder.names  # it does watch forward and backward
+    assert not recorder.names & WAITING
+    with Recorder() as recorder:
+        (logits > 0).nonzero()
+    assert recorder.names & WAITING
+
+
+@pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
+def test_a_compiled_module_breaks_its_graph_once_at_the_most(loss):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.loss = torch.nn.Linear(3, 4), loss
+
+        def forward(self, x, labels):
+            return 2 * self.loss(self.linear(x), labels)
+
+    torch.manual_seed(6)
+    model, x, labels = Model(), torch.randn(2, 5, 3), torch.randint(-1, 5, (2, 5))
+    model(x, labels).backward()
+    expected = model.linear.weight.grad.clone()
+    model.zero_grad()
+    compiled = torch.compile(model, backend="aot_eager")
+    compiled(x, labels).backward()
+    torch.testing.assert_close(model.linear.weight.grad, expected)
+    assert torch._dynamo.explain(model)(x, labels).graph_break_count <= 1
+
+
+def rank(number, folder, logits, labels):
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=number, world_size=2)
+    own = logits[number::2].clone().requires_grad_()
+    value = DRLoss(scope="global")(own, labels[number::2])
+    value.backward()
+    torch.save((value.detach(), own.grad), f"{folder}/{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_global_scope_over_two_processes_is_the_batch_of_both(tmp_path):
+    torch.manual_seed(7)
+    logits, labels = torch.randn(3, 20, 4), torch.randint(-1, 5, (3, 20))  # two images on one rank, one on the other
+    torch.multiprocessing.spawn(rank, (str(tmp_path), logits, labels), nprocs=2)
+    whole = logits.clone().requires_grad_()
+    expected = DRLoss(scope="batch")(whole, labels)
+    expected.backward()
+    for number in (0, 1):
+        value, gradient = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        torch.testing.assert_close(value, expected.detach())
+        torch.testing.assert_close(gradient, whole.grad[number::2])
+
+
+@pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
+def test_autocast_changes_nothing(loss):
+    torch.manual_seed(8)
+    logits, labels = torch.randn(2, 30, 4), torch.randint(-1, 5, (2, 30))
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(logits, labels)
+    assert torch.equal(value, loss(logits, labels))
 
 
 @pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
@@ -110,15 +254,22 @@ def test_wrong_arguments_are_named(loss):
         loss(torch.zeros(2, 3, 1), torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"labels.*\(2, 4\)"):
         loss(torch.zeros(2, 3, 1), torch.zeros(2, 4, dtype=torch.int64))
+    for value in (-2, 3):
+        with pytest.raises(ValueError, match=f"labels must be from -1 to 2, got {value}"):
+            loss(torch.zeros(1, 3, 2), torch.tensor([[0, value, 1]]))
 
 
 def test_wrong_parameters_are_named():
     for arguments, message in [
-        ({"h": 1.0}, "h must exceed 1, got 1.0"),
-        ({"scope": "x"}, "scope"),
-        ({"L": 0}, "L must"),
+        ({"h": 1.0}, "h must exceed 1 and be at most 2000, got 1.0"),
+        ({"h": 1e6}, "h must exceed 1 and be at most 2000"),
+        ({"pos_lambda": 0.0}, "pos_lambda must be at least 0.01, got 0.0"),
+        ({"scope": "x"}, "scope must be image, batch or global, got 'x'"),
+        ({"L": 0}, "L must be positive, got 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             DRLoss(**arguments)
     with pytest.raises(ValueError, match="gamma must be non-negative, got -1"):
         FocalLoss(gamma=-1)
+    with pytest.raises(ValueError, match="alpha must be from 0 to 1, got 2"):
+        FocalLoss(alpha=2)

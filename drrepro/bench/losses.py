@@ -1,0 +1,178 @@
+"""DR and focal loss against the naive formulation and torchvision's: time and memory, in one process run."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import matplotlib
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import sigmoid_focal_loss
+
+from drrepro.losses import DRLoss, FocalLoss
+
+matplotlib.use("Agg")
+
+SIZES = ((4_000, 10), (20_000, 20), (50_000, 80), (100_000, 80), (200_000, 80))  # anchors, classes
+POSITIVES, IGNORED = 200, 500
+Loss = Callable[[Tensor, Tensor], Tensor]
+DR = DRLoss()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One loss at one size: median milliseconds, and peak memory beside the logits in multiples of theirs."""
+
+    loss: str
+    anchors: int
+    classes: int
+    threads: int
+    forward_ms: float
+    backward_ms: float
+    total_ms: float
+    extra_memory: float
+
+
+def naive_dr(logits: Tensor, labels: Tensor) -> Tensor:
+    """DR loss as it is first written down: boolean masks gather every positive and negative, autograd does the rest."""
+    losses: list[Tensor] = []
+    for x, y in zip(logits.unbind(), labels.unbind(), strict=True):
+        classes = torch.arange(1, x.shape[1] + 1, device=x.device)
+        positive = y[:, None] == classes
+        negative = (y[:, None] != classes) & (y[:, None] >= 0)
+        p_pos, p_neg = x[positive].sigmoid(), x[negative].sigmoid()
+        q_pos = functional.softmax(-p_pos, dim=0)
+        q_neg = functional.softmax(p_neg / DR.neg_lambda, dim=0)
+        z = (q_neg * p_neg).sum() - (q_pos * p_pos).sum() + DR.margin
+        losses.append(DR.tau * torch.log(1 + torch.exp(DR.L * z)) / DR.L)
+    return torch.stack(losses).mean()
+
+
+def torchvision_focal(logits: Tensor, labels: Tensor) -> Tensor:
+    """torchvision's focal loss of the anchors that count, with the one-hot target that it asks for."""
+    valid = labels >= 0
+    target = functional.one_hot(labels[valid], logits.shape[2] + 1)[:, 1:].to(logits.dtype)
+    return sigmoid_focal_loss(logits[valid], target, reduction="sum") / ((labels > 0).sum() + len(labels))
+
+
+def plain_copy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The bytes that a loss cannot avoid and nothing else: read the logits, read them again, write a gradient."""
+    return _Copy.apply(logits)  # type: ignore[no-any-return]
+
+
+class _Copy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: "torch.autograd.function.FunctionCtx", logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits)
+        return logits.sum()
+
+    @staticmethod
+    def backward(ctx: "torch.autograd.function.FunctionCtx", upstream: Tensor) -> Tensor:
+        (logits,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return torch.empty_like(logits).copy_(logits)
+
+
+def compiled_dr(logits: Tensor, labels: Tensor) -> Tensor:
+    """The formulas without gathers, which torch.compile can fuse."""
+    negative = (labels >= 0)[..., None] & (labels[..., None] != torch.arange(1, logits.shape[2] + 1))
+    positive = (labels > 0)[..., None] & ~negative
+    p = logits.sigmoid()
+    w_neg = torch.where(negative, ((p - 1) / DR.neg_lambda).exp(), 0.0)
+    w_pos = torch.where(positive, (-p).exp(), 0.0)
+    P_neg, P_pos = ((w * p).sum((1, 2)) / w.sum((1, 2)) for w in (w_neg, w_pos))
+    return (DR.tau * functional.softplus(DR.L * (P_neg - P_pos + DR.margin)) / DR.L).mean()
+
+
+PEERS: dict[str, Loss] = {
+    "DRLoss": DR,
+    "naive DR": naive_dr,
+    "FocalLoss": FocalLoss(),
+    "torchvision focal": torchvision_focal,
+    "plain copy": plain_copy,
+}
+
+
+def bench(
+    sizes: list[tuple[int, int]], threads: list[int], repeats: int, compiled: bool, progress: Callable[[int, int], None]
+) -> pd.DataFrame:
+    """Return a row a loss, size and number of threads; ``ratio`` is to DRLoss or FocalLoss where that is the peer."""
+    peers = {**PEERS, "compiled DR": torch.compile(compiled_dr)} if compiled else PEERS
+    rows, before = [], torch.get_num_threads()
+    try:
+        for count in threads:
+            torch.set_num_threads(count)
+            for size in sizes:
+                logits, labels = problem(*size)
+                for name, loss in peers.items():
+                    rows.append(measure(name, loss, logits, labels, repeats))
+                    progress(len(rows), len(threads) * len(sizes) * len(peers))
+    finally:
+        torch.set_num_threads(before)
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    for ours in ("DRLoss", "FocalLoss"):
+        own = frame[frame["loss"] == ours].set_index(["anchors", "classes", "threads"])["total_ms"]
+        keys = pd.MultiIndex.from_frame(frame[["anchors", "classes", "threads"]])
+        frame[f"against {ours}"] = frame["total_ms"].to_numpy() / own.loc[keys].to_numpy()
+    return frame
+
+
+def problem(anchors: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Return logits (1, A, K) around the prior of 0.01, and labels with POSITIVES and IGNORED anchors."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(1, anchors, classes, generator=generator) - 4.6).requires_grad_()
+    labels = torch.zeros(1, anchors, dtype=torch.int64)
+    special = torch.randperm(anchors, generator=generator)[: POSITIVES + IGNORED]
+    labels[0, special[:POSITIVES]] = torch.randint(1, classes + 1, (POSITIVES,), generator=generator)
+    labels[0, special[POSITIVES:]] = -1
+    return logits, labels
+
+
+def measure(name: str, loss: Loss, logits: Tensor, labels: Tensor, repeats: int) -> Timing:
+    """Return medians of ``repeats`` after one warm-up, which also yields the memory."""
+    extra = peak_memory(loss, logits, labels) / (logits.numel() * logits.element_size())
+    forward, backward = [], []
+    for _ in range(repeats):
+        logits.grad = None
+        start = time.perf_counter()
+        value = loss(logits, labels)
+        middle = time.perf_counter()
+        value.backward()  # type: ignore[no-untyped-call]
+        forward.append(1e3 * (middle - start))
+        backward.append(1e3 * (time.perf_counter() - middle))
+    logits.grad = None
+    medians = statistics.median(forward), statistics.median(backward)
+    anchors, classes = logits.shape[1:]
+    return Timing(name, anchors, classes, torch.get_num_threads(), *medians, sum(medians), extra)
+
+
+def peak_memory(loss: Loss, logits: Tensor, labels: Tensor) -> int:
+    """Return the most bytes that PyTorch held at once during forward and backward, the gradient included."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        loss(logits, labels).backward()  # type: ignore[no-untyped-call]
+    logits.grad = None
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
+    held, peak = 0, 0
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def draw(frame: pd.DataFrame) -> Figure:
+    """Draw total milliseconds against the number of logits, a panel a number of threads."""
+    threads = sorted(frame["threads"].unique())
+    figure = Figure(figsize=(5.0 * len(threads), 3.8), layout="constrained")
+    for ax, count in zip(figure.subplots(1, len(threads), squeeze=False)[0], threads, strict=True):
+        for name, own in frame[frame["threads"] == count].groupby("loss", sort=False):
+            ax.plot(own["anchors"] * own["classes"], own["total_ms"], "o-", markersize=3, label=name)
+        ax.set(xscale="log", yscale="log", xlabel="logits", ylabel="forward + backward, ms")
+        ax.set_title(f"{count} thread{'s' if count > 1 else ''}")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize="small")
+    return figure
