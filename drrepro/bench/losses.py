@@ -38,17 +38,29 @@ class Timing:
 
 
 def naive_dr(logits: Tensor, labels: Tensor) -> Tensor:
-    """DR loss as it is first written down: boolean masks gather every positive and negative, autograd does the rest."""
+    """DR loss as Sec. 1 writes it down: one-hot target, every positive and negative gathered by a mask, autograd."""
     losses: list[Tensor] = []
     for x, y in zip(logits.unbind(), labels.unbind(), strict=True):
-        classes = torch.arange(1, x.shape[1] + 1, device=x.device)
-        positive = y[:, None] == classes
-        negative = (y[:, None] != classes) & (y[:, None] >= 0)
-        p_pos, p_neg = x[positive].sigmoid(), x[negative].sigmoid()
-        q_pos = functional.softmax(-p_pos, dim=0)
-        q_neg = functional.softmax(p_neg / DR.neg_lambda, dim=0)
+        target = functional.one_hot(y.clamp(min=0), x.shape[1] + 1)[:, 1:]
+        p, counts = x.sigmoid(), (y >= 0)[:, None]
+        p_pos, p_neg = p[(target == 1) & counts], p[(target == 0) & counts]
+        w_pos, w_neg = torch.exp(-p_pos / DR.pos_lambda), torch.exp(p_neg / DR.neg_lambda)
+        q_pos, q_neg = w_pos / w_pos.sum(), w_neg / w_neg.sum()
         z = (q_neg * p_neg).sum() - (q_pos * p_pos).sum() + DR.margin
         losses.append(DR.tau * torch.log(1 + torch.exp(DR.L * z)) / DR.L)
+    return torch.stack(losses).mean()
+
+
+def softmax_dr(logits: Tensor, labels: Tensor) -> Tensor:
+    """The same with what a library offers: logits gathered by comparison masks, then softmax."""
+    losses: list[Tensor] = []
+    for x, y in zip(logits.unbind(), labels.unbind(), strict=True):
+        own = y[:, None] == torch.arange(1, x.shape[1] + 1, device=x.device)
+        p_pos, p_neg = x[own].sigmoid(), x[~own & (y >= 0)[:, None]].sigmoid()
+        q_pos = functional.softmax(-p_pos / DR.pos_lambda, dim=0)
+        q_neg = functional.softmax(p_neg / DR.neg_lambda, dim=0)
+        z = (q_neg * p_neg).sum() - (q_pos * p_pos).sum() + DR.margin
+        losses.append(DR.tau * functional.softplus(DR.L * z) / DR.L)
     return torch.stack(losses).mean()
 
 
@@ -56,7 +68,8 @@ def torchvision_focal(logits: Tensor, labels: Tensor) -> Tensor:
     """torchvision's focal loss of the anchors that count, with the one-hot target that it asks for."""
     valid = labels >= 0
     target = functional.one_hot(labels[valid], logits.shape[2] + 1)[:, 1:].to(logits.dtype)
-    return sigmoid_focal_loss(logits[valid], target, reduction="sum") / ((labels > 0).sum() + len(labels))
+    total: Tensor = sigmoid_focal_loss(logits[valid], target, reduction="sum")
+    return total / ((labels > 0).sum() + len(labels))
 
 
 def plain_copy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -90,6 +103,7 @@ def compiled_dr(logits: Tensor, labels: Tensor) -> Tensor:
 PEERS: dict[str, Loss] = {
     "DRLoss": DR,
     "naive DR": naive_dr,
+    "softmax DR": softmax_dr,
     "FocalLoss": FocalLoss(),
     "torchvision focal": torchvision_focal,
     "plain copy": plain_copy,

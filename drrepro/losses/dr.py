@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from drrepro.losses.stream import buffers, check, compute_dtype, not_finite, pieces, sigmoid_
+from drrepro.losses.stream import buffers, check, compute_dtype, nan_if_infinite, pair_masks, pieces, put, sigmoid_
 
 MAX_H = 2000.0  # lambda- = 0.1 / ln(h): beyond, exp(-1 / lambda-) leaves float32
 MIN_POS_LAMBDA = 0.01
@@ -70,7 +70,7 @@ class _Ranking(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, loss: DRLoss) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
-            sums = _sums(logits, labels, loss)
+            sums, p_pos = _sums(logits, labels, loss)
         if loss.scope != "image":
             sums = sums.sum(0, keepdim=True)
         if loss.scope == "global":
@@ -83,62 +83,69 @@ class _Ranking(torch.autograd.Function):
         value = torch.where(counted, functional.softplus(loss.L * z) / loss.L, 0.0) + nan
         slope = loss.tau / max(1, len(z)) * (loss.L * z).sigmoid() * counted  # d loss / d z = tau / (D (1 + exp(-L z)))
         by_weight = [torch.where(Z > 0, slope / Z, 0.0) for Z in (Z_neg, Z_pos)]  # q = weight / Z
-        ctx.save_for_backward(logits, labels, torch.stack([*by_weight, P_neg, P_pos]))
+        ctx.save_for_backward(logits, labels, p_pos, torch.stack([*by_weight, P_neg, P_pos]))
         ctx.loss = loss
         return (loss.tau * value.sum() / max(1, len(z))).to(compute_dtype(logits))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        logits, labels, saved = ctx.saved_tensors
-        scale = torch.stack([upstream, upstream, torch.ones_like(upstream), torch.ones_like(upstream)])
-        return _gradient(logits, labels, (saved * scale[:, None]).to(compute_dtype(logits)), ctx.loss), None, None
+        logits, labels, p_pos, saved = ctx.saved_tensors
+        return _gradient(logits, labels, p_pos, saved.expand(4, len(logits)), upstream, ctx.loss), None, None
 
 
-def _sums(logits: Tensor, labels: Tensor, loss: DRLoss) -> Tensor:
-    """Return (B, 5) float64: Z- = sum w, M- = sum w p with w = exp((p - 1) / lambda-); Z+ and M+ likewise; 0 or NaN."""
-    inverse = 1 / loss.neg_lambda
-    minus = logits.new_full((), -inverse, dtype=compute_dtype(logits))
-    sums = torch.zeros(len(logits), 5, dtype=torch.float64, device=logits.device)
+def _weight_(out: Tensor, p: Tensor, neg_lambda: float) -> Tensor:
+    """Write exp((p - 1) / lambda-) into ``out``: by exp2, which is three times faster than exp on a CPU."""
+    base = 1 / (neg_lambda * math.log(2))
+    return torch.add(p.new_full((), -base), p, alpha=base, out=out).exp2_()
+
+
+def _sums(logits: Tensor, labels: Tensor, loss: DRLoss) -> tuple[Tensor, Tensor]:
+    """Return (B, 5) float64 sums over each image, and the scores of the positives (B, A, 1).
+
+    The sums: Z- = sum w, M- = sum w p with w = exp((p - 1) / lambda-); Z+ and M+ with w = exp(-p / lambda+); 0 or NaN.
+    """
+    dtype = compute_dtype(logits)
+    weight, positive, column = pair_masks(labels, dtype)
+    p_pos = torch.empty_like(weight)
+    negatives: list[list[Tensor]] = [[] for _ in logits]
     p_buffer, w_buffer = buffers(logits, 2)
-    for piece in pieces(logits, labels):
-        p, w = p_buffer[: len(piece.x)], w_buffer[: len(piece.x)]
-        sigmoid_(p, piece.x)
-        torch.add(minus, p, alpha=inverse, out=w).exp_()
-        w.scatter_(1, piece.column, w.gather(1, piece.column).masked_fill_(piece.positive, 0))
-        Z = torch.mv(w.T, piece.weight[:, 0]).sum(dtype=torch.float64)
-        M = torch.mv(w.mul_(p).T, piece.weight[:, 0]).sum(dtype=torch.float64)
-        p_pos = p.gather(1, piece.column).double()
-        w_pos = (-p_pos / loss.pos_lambda).exp() * piece.positive
-        sums[piece.image] += torch.stack([Z, M, w_pos.sum(), (w_pos * p_pos).sum(), not_finite(piece.x)])
-    return sums
+    zero = weight.new_zeros(())
+    for image, own in pieces(logits):
+        x, here = logits[image, own], column[image, own]
+        p, w = p_buffer[: len(x)], w_buffer[: len(x)]
+        sigmoid_(p, x)
+        torch.gather(p, 1, here, out=p_pos[image, own])
+        put(_weight_(w, p, loss.neg_lambda).mul_(weight[image, own]), here, zero, positive[image, own])
+        negatives[image].append(torch.stack([w.sum(), w.mul_(p).sum(), nan_if_infinite(x)]))
+    w_pos = (-p_pos.double() / loss.pos_lambda).exp() * positive
+    Z, M, nan = torch.stack([torch.stack(own).sum(0, dtype=torch.float64) for own in negatives]).unbind(1)
+    return torch.stack([Z, M, w_pos.sum((1, 2)), (w_pos * p_pos).sum((1, 2)), nan], dim=1), p_pos
 
 
-def _gradient(logits: Tensor, labels: Tensor, saved: Tensor, loss: DRLoss) -> Tensor:
-    """Return d loss / d logits; ``saved`` is (4, D): d loss / d z / Z for negatives and positives, P-, P+.
+def _gradient(logits: Tensor, labels: Tensor, p_pos: Tensor, saved: Tensor, upstream: Tensor, loss: DRLoss) -> Tensor:
+    """Return d loss / d logits; ``saved`` is (4, B) float64: d loss / d z / Z of negatives and positives, P-, P+.
 
     d z / d p- =  q- (1 + (p - P-) / lambda-), d z / d p+ = q+ (-1 + (p - P+) / lambda+), d p / d x = p (1 - p).
     """
-    inverse = 1 / loss.neg_lambda
-    minus = saved.new_full((), -inverse)
-    by_w_neg, by_w_pos, P_neg, P_pos = saved.expand(4, len(logits)).unbind(0)
-    constant = 1 - P_neg * inverse
+    dtype = compute_dtype(logits)
+    weight, positive, column = pair_masks(labels, dtype)
+    by_w_neg, by_w_pos, P_neg, P_pos = saved[..., None, None].unbind(0)  # (B, 1, 1)
+    weight *= by_w_neg * upstream
+    slope = by_w_pos * upstream * (-p_pos.double() / loss.pos_lambda).exp() * ((p_pos - P_pos) / loss.pos_lambda - 1)
+    gradient_pos = (slope * p_pos * (1 - p_pos)).to(dtype)
+    constant = (1 - P_neg / loss.neg_lambda).to(dtype)
     gradient = torch.empty_like(logits)
     p_buffer, w_buffer, t_buffer = buffers(logits, 3)
-    for piece in pieces(logits, labels):
-        i, rows = piece.image, len(piece.x)
-        out = gradient[i, piece.anchors]
-        in_place = out.dtype == saved.dtype
-        p, w, t = out if in_place else p_buffer[:rows], w_buffer[:rows], t_buffer[:rows]
-        sigmoid_(p, piece.x)
-        p_pos = p.gather(1, piece.column)
-        torch.add(minus, p, alpha=inverse, out=w).exp_()
-        w.mul_(torch.add(constant[i], p, alpha=inverse, out=t))
-        w.mul_(torch.addcmul(p, p, p, value=-1, out=t))
-        torch.mul(w, piece.weight * by_w_neg[i], out=p)
-        slope = by_w_pos[i] * (-p_pos / loss.pos_lambda).exp() * ((p_pos - P_pos[i]) / loss.pos_lambda - 1)
-        positive = slope * p_pos * (1 - p_pos)
-        p.scatter_(1, piece.column, torch.where(piece.positive, positive, p.gather(1, piece.column)))
-        if not in_place:
-            out.copy_(p)
+    for image, own in pieces(logits):
+        x, out = logits[image, own], gradient[image, own]
+        p, w, t = p_buffer[: len(x)], w_buffer[: len(x)], t_buffer[: len(x)]
+        sigmoid_(p, x)
+        _weight_(w, p, loss.neg_lambda)
+        w.mul_(torch.add(constant[image, 0, 0], p, alpha=1 / loss.neg_lambda, out=t))
+        torch.ops.aten.sigmoid_backward.grad_input(w, p, grad_input=t)  # w p (1 - p)
+        own_gradient = torch.mul(t, weight[image, own], out=out if out.dtype == dtype else t)
+        put(own_gradient, column[image, own], gradient_pos[image, own], positive[image, own])
+        if own_gradient is t:
+            out.copy_(t)
     return gradient

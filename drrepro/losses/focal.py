@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from drrepro.losses.stream import buffers, check, compute_dtype, not_finite, pieces, sigmoid_
+from drrepro.losses.stream import buffers, check, compute_dtype, nan_if_infinite, pair_masks, pieces, put, sigmoid_
 
 
 class FocalLoss(nn.Module):
@@ -38,74 +37,77 @@ class FocalLoss(nn.Module):
 
 
 class _Focal(torch.autograd.Function):
+    """The gradient is known but for a factor once the terms are, so one pass yields both."""
+
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, loss: FocalLoss) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
-            total = _total(logits, labels, loss)
-        scale = 1 / ((labels > 0).sum() + len(labels)).double()
-        ctx.save_for_backward(logits, labels, scale)
-        ctx.loss = loss
-        return (total * scale).to(compute_dtype(logits))
+            total, gradient = _total_and_gradient(logits, labels, loss, ctx.needs_input_grad[0])
+        ctx.save_for_backward(logits, labels)
+        ctx.loss, ctx.gradient = loss, gradient
+        return total.to(compute_dtype(logits))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        logits, labels, scale = ctx.saved_tensors
-        return _gradient(logits, labels, upstream * scale, ctx.loss), None, None
+        gradient, ctx.gradient = ctx.gradient, None  # it is handed on, so a second backward needs its own
+        if gradient is None:
+            logits, labels = ctx.saved_tensors
+            _, gradient = _total_and_gradient(logits, labels, ctx.loss, with_gradient=True)
+            assert gradient is not None
+        return gradient.mul_(upstream), None, None
 
 
-def _total(logits: Tensor, labels: Tensor, loss: FocalLoss) -> Tensor:
-    """Return the sum over all pairs, float64. A negative adds (1 - alpha) p^gamma softplus(x)."""
-    total = torch.zeros((), dtype=torch.float64, device=logits.device)
-    scratch = buffers(logits, 4)
-    for piece in pieces(logits, labels):
-        x, s, p, _ = _softplus_and_sigmoid(piece.x, [buffer[: len(piece.x)] for buffer in scratch])
-        x_pos = x.gather(1, piece.column).double()
-        term = _power_(p, loss.gamma).mul_(s)
-        term.scatter_(1, piece.column, term.gather(1, piece.column).masked_fill_(piece.positive, 0))
-        negatives = torch.mv(term.T, piece.weight[:, 0]).sum(dtype=torch.float64)
-        positives = (-functional.logsigmoid(x_pos) * (-x_pos).sigmoid() ** loss.gamma).masked_fill(~piece.positive, 0)
-        total += (1 - loss.alpha) * negatives + loss.alpha * positives.sum() + not_finite(piece.x)
-    return total
+def _total_and_gradient(
+    logits: Tensor, labels: Tensor, loss: FocalLoss, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss (float64) and, if asked for, its gradient.
 
-
-def _gradient(logits: Tensor, labels: Tensor, scale: Tensor, loss: FocalLoss) -> Tensor:
-    """Return ``scale`` times d sum / d logits: (1 - alpha) p^gamma (gamma (1 - p) softplus(x) + p) for a negative."""
-    dtype = compute_dtype(logits)
-    gradient = torch.empty_like(logits)
-    scratch = buffers(logits, 4)
-    negative_scale = ((1 - loss.alpha) * scale).to(dtype)
-    for piece in pieces(logits, labels):
-        out = gradient[piece.image, piece.anchors]
-        x, s, p, t = _softplus_and_sigmoid(piece.x, [buffer[: len(piece.x)] for buffer in scratch])
-        x_pos = x.gather(1, piece.column).double()
-        torch.addcmul(s, s, p, value=-1, out=t)  # softplus (1 - p)
-        torch.add(p, t, alpha=loss.gamma, out=t)
-        t.mul_(_power_(p, loss.gamma))
-        total = torch.mul(t, piece.weight * negative_scale, out=out if out.dtype == dtype else t)
-        p_pos, rest = x_pos.sigmoid(), (-x_pos).sigmoid()  # rest = 1 - p, without its rounding
-        slope = rest**loss.gamma * (loss.gamma * p_pos * functional.logsigmoid(x_pos) - rest)
-        positive = (loss.alpha * scale * slope).to(dtype)
-        total.scatter_(1, piece.column, torch.where(piece.positive, positive, total.gather(1, piece.column)))
-        if total is not out:
-            out.copy_(total)
-    return gradient
-
-
-def _softplus_and_sigmoid(logits: Tensor, scratch: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return x (the logits in the dtype of ``scratch``), softplus(x), sigmoid(x), and a free buffer.
-
-    softplus(x) = max(x, 0) - log(1 - q) with q = sigmoid(-|x|). log1p is ten times slower than log on a CPU, so the log
-    is of the rounded 1 - q, and what the rounding left out, (1 - q) - u, is added to first order.
+    A negative adds (1 - alpha) p^gamma softplus(x), of slope (1 - alpha) p^gamma (gamma (1 - p) softplus(x) + p).
     """
-    a, s, q, u = scratch
-    x = logits if logits.dtype == a.dtype else a.copy_(logits)
-    torch.abs(x, out=q).neg_().sigmoid_()
-    torch.sub(1, q, out=u)
-    torch.log(u, out=s)
-    s.sub_(u.sub_(1).add_(q)).neg_()
-    s.add_(torch.clamp(x, min=0, out=u))
-    return x, s, sigmoid_(q, x), u
+    dtype = compute_dtype(logits)
+    weight, positive, column = pair_masks(labels, dtype)
+    x_pos = logits.gather(2, column).double()
+    n_pos, log_p_pos = (-x_pos).sigmoid(), torch.maximum(x_pos.sigmoid().log(), x_pos.clamp(max=-37))
+    scale = 1 / (positive.sum() + len(labels)).double()
+    weight *= (1 - loss.alpha) * scale
+    scale_pos = loss.alpha * scale * positive * n_pos**loss.gamma
+    gradient_pos = (scale_pos * (loss.gamma * (1 - n_pos) * log_p_pos - n_pos)).to(dtype)
+    sums = []
+    gradient = torch.empty_like(logits) if with_gradient else None
+    scratch = buffers(logits, 4)
+    zero = weight.new_zeros(())
+    for image, own in pieces(logits):
+        n, p, minus_s, t = (buffer[: own.stop - own.start] for buffer in scratch)
+        x = logits[image, own].to(dtype)
+        _softplus_and_sigmoids(x, n, p, minus_s, t)
+        here = column[image, own]
+        torch.addcmul(p, n, minus_s, value=-loss.gamma, out=t)  # gamma (1 - p) softplus(x) + p
+        put(_power_(p, loss.gamma).mul_(weight[image, own]), here, zero, positive[image, own])
+        sums.append(minus_s.mul_(p).sum() + nan_if_infinite(x))
+        if gradient is not None:
+            out = gradient[image, own]
+            own_gradient = torch.mul(t, p, out=out if out.dtype == dtype else t)
+            own_gradient.scatter_add_(1, here, gradient_pos[image, own])  # which p, 0 at positives, has left at 0
+            if own_gradient is t:
+                out.copy_(t)
+    negatives = -torch.stack(sums).sum(dtype=torch.float64) if sums else 0.0
+    return negatives - (scale_pos * log_p_pos).nansum(), gradient
+
+
+def _softplus_and_sigmoids(x: Tensor, n: Tensor, p: Tensor, minus_s: Tensor, t: Tensor) -> None:
+    """Fill n = sigmoid(-x), p = sigmoid(x) and minus_s = log(n) = -softplus(x); t is scratch.
+
+    log1p is ten times slower than log on a CPU, so the log is of the rounded n, and (1 - n) - p, which is what the
+    rounding left out, is added to first order. Beyond 17 softplus(x) is x in float32 (37 in float64), where the log of
+    n, which underflows, is not.
+    """
+    torch.neg(x, out=t)
+    torch.sigmoid(t, out=n)
+    sigmoid_(p, x)
+    torch.log(n, out=minus_s)
+    torch.maximum(minus_s, t.clamp_(max=-17 if x.dtype == torch.float32 else -37), out=minus_s)
+    minus_s.add_(torch.sub(1, n, out=t).sub_(p))
 
 
 def _power_(p: Tensor, gamma: float) -> Tensor:

@@ -4,26 +4,13 @@ Nothing here makes a GPU wait: no value is read back, no index is computed from 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# Elements of a piece. A few float32 buffers of 2^17 stay in a core's cache; a GPU wants fewer and larger launches.
-PIECE = {"cpu": 2**17}
+# Elements of a piece: few enough that some float32 buffers of them stay in cache, enough that calls cost little.
+PIECE = {"cpu": 2**18}
 LARGE_PIECE = 2**24
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some anchors of one image: r of them."""
-
-    image: int
-    anchors: slice
-    x: Tensor  # (r, K) a view of the logits
-    weight: Tensor  # (r, 1) 0 where ignored, else 1
-    positive: Tensor  # (r, 1) bool
-    column: Tensor  # (r, 1) int64: where positive its class, from 0; elsewhere 0
 
 
 def check(logits: Tensor, labels: Tensor) -> None:
@@ -52,15 +39,22 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def pieces(logits: Tensor, labels: Tensor) -> Iterator[Piece]:
-    """Walk over the images in pieces."""
+def pair_masks(labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `labels` (B, A) say of the (anchor, class) pairs, each (B, A, 1).
+
+    weight (``dtype``): 0 for ignored anchors, else 1. positive (bool). column (int64): of a positive its class, from
+    0; of any other 0, a place like every other.
+    """
+    y = labels[..., None]
+    return (y >= 0).to(dtype), y > 0, (y - 1).clamp_(min=0)
+
+
+def pieces(logits: Tensor) -> Iterator[tuple[int, slice]]:
+    """Walk over the anchors in pieces: yield image and anchors."""
     rows = rows_of(logits)
     for image in range(logits.shape[0]):
         for start in range(0, logits.shape[1], rows):
-            own = slice(start, start + rows)
-            y = labels[image, own, None]
-            weight = (y >= 0).to(compute_dtype(logits))
-            yield Piece(image, own, logits[image, own], weight, y > 0, (y - 1).clamp_(min=0))
+            yield image, slice(start, min(start + rows, logits.shape[1]))
 
 
 def rows_of(logits: Tensor) -> int:
@@ -79,7 +73,11 @@ def sigmoid_(out: Tensor, x: Tensor) -> Tensor:
     return torch.sigmoid(x, out=out) if x.dtype == out.dtype else out.copy_(x).sigmoid_()
 
 
-def not_finite(x: Tensor) -> Tensor:
-    """Return 0 if all of ``x`` is finite, else NaN (float64): a saturated score would hide an infinite logit."""
-    low, high = torch.aminmax(x)
-    return 0.0 * low.double() + 0.0 * high.double()
+def put(values: Tensor, column: Tensor, new: Tensor, where: Tensor) -> None:
+    """Replace values[a, column[a]] by ``new``[a] in the rows where ``where`` holds; all but ``values`` are (r, 1)."""
+    values.scatter_(1, column, torch.where(where, new, values.gather(1, column)))
+
+
+def nan_if_infinite(x: Tensor) -> Tensor:
+    """Return 0 if all of ``x`` is finite, else NaN: a saturated score would hide an infinite logit."""
+    return 0.0 * x.sum(dtype=compute_dtype(x))
