@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -50,3 +51,12 @@ def test_linked_files_exist():
     assert links
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+def test_the_times_of_the_losses_are_those_of_the_bench():
+    frame = pd.read_csv(ROOT / "results" / "bench" / "losses.csv")
+    shown = frame[(frame["anchors"] == 100_000) & (frame["threads"] == 1)]
+    assert len(shown) >= 5
+    for row in shown.itertuples():
+        times = f"{row.forward_ms:.1f} | {row.backward_ms:.1f} | {row.total_ms:.1f} | {row.extra_memory:.1f}"
+        assert f"| {row.loss} | {times} |" in README

@@ -52,6 +52,7 @@ def bench_losses(
     """
     import os
 
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # PyTorch's profiler, which measures the memory, talks otherwise
     from drrepro.bench.losses import SIZES, bench, draw
     from drrepro.console import print_plain, progress
     from drrepro.files import atomic_write, write_text

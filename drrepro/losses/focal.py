@@ -67,12 +67,12 @@ def _total_and_gradient(
     """
     dtype = compute_dtype(logits)
     weight, positive, column = pair_masks(labels, dtype)
-    x_pos = logits.gather(2, column).double()
-    n_pos, log_p_pos = (-x_pos).sigmoid(), torch.maximum(x_pos.sigmoid().log(), x_pos.clamp(max=-37))
+    x_pos = logits.gather(2, column).to(dtype)
+    n_pos, log_p_pos = (-x_pos).sigmoid(), torch.maximum(x_pos.sigmoid().log(), x_pos.clamp(max=-_far(dtype)))
     scale = 1 / (positive.sum() + len(labels)).double()
     weight *= (1 - loss.alpha) * scale
-    scale_pos = loss.alpha * scale * positive * n_pos**loss.gamma
-    gradient_pos = (scale_pos * (loss.gamma * (1 - n_pos) * log_p_pos - n_pos)).to(dtype)
+    scale_pos = (loss.alpha * scale).to(dtype) * positive * _power_(n_pos.clone(), loss.gamma)
+    gradient_pos = scale_pos * (loss.gamma * (1 - n_pos) * log_p_pos - n_pos)
     sums = []
     gradient = torch.empty_like(logits) if with_gradient else None
     scratch = buffers(logits, 4)
@@ -92,22 +92,26 @@ def _total_and_gradient(
             if own_gradient is t:
                 out.copy_(t)
     negatives = -torch.stack(sums).sum(dtype=torch.float64) if sums else 0.0
-    return negatives - (scale_pos * log_p_pos).nansum(), gradient
+    return negatives - (scale_pos * log_p_pos).nansum(dtype=torch.float64), gradient
 
 
 def _softplus_and_sigmoids(x: Tensor, n: Tensor, p: Tensor, minus_s: Tensor, t: Tensor) -> None:
     """Fill n = sigmoid(-x), p = sigmoid(x) and minus_s = log(n) = -softplus(x); t is scratch.
 
     log1p is ten times slower than log on a CPU, so the log is of the rounded n, and (1 - n) - p, which is what the
-    rounding left out, is added to first order. Beyond 17 softplus(x) is x in float32 (37 in float64), where the log of
-    n, which underflows, is not.
+    rounding left out, is added to first order. Far out softplus(x) is x, but the log of n, which underflows, is not.
     """
     torch.neg(x, out=t)
     torch.sigmoid(t, out=n)
     sigmoid_(p, x)
     torch.log(n, out=minus_s)
-    torch.maximum(minus_s, t.clamp_(max=-17 if x.dtype == torch.float32 else -37), out=minus_s)
+    torch.maximum(minus_s, t.clamp_(max=-_far(x.dtype)), out=minus_s)
     minus_s.add_(torch.sub(1, n, out=t).sub_(p))
+
+
+def _far(dtype: torch.dtype) -> int:
+    """Return where exp(-x) beside 1 is lost in rounding: beyond it softplus(x) is x."""
+    return 37 if dtype == torch.float64 else 17
 
 
 def _power_(p: Tensor, gamma: float) -> Tensor:
