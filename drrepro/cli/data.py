@@ -30,7 +30,7 @@ def data_make(
 
     made = {}
     with progress(quiet) as report:
-        for name in names or list(embedded.WRITERS):
+        for name in names or embedded.NAMES:
             made[name] = embedded.make_embedded(name, data_folder(), stage(report, f"data {name}"), limit)
     if as_json:
         typer.echo(json.dumps(made))
@@ -56,7 +56,7 @@ def data_list(as_json: Json = False, debug: Debug = False) -> None:
         typer.echo(json.dumps(found))
         return
     for name, path in found.items():
-        made = "embedded: drrepro data make" if name in embedded.WRITERS else "yours: give its keys, see conf/data"
+        made = "embedded: drrepro data make" if name in embedded.NAMES else "yours: give its keys, see conf/data"
         typer.echo(f"data={name:12} {path or made}")
 
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from drrepro.data.digits import write_digits
-from drrepro.data.letters import write_letters
 from drrepro.errors import RunError, UsageError
 from drrepro.files import write_json
 
-WRITERS = {"digits": write_digits, "letters": write_letters}
+NAMES = ("digits", "letters")
 MANIFEST = "manifest.json"  # in the folder of each set: version and sha256
 VERSION = 1  # of what is drawn
 # The sets that the committed results were computed on. Another version of Pillow or of the typefaces may round
@@ -29,8 +27,8 @@ def make_embedded(name: str, folder: Path, progress: Callable[[int, int], None],
     ``limit`` caps the images of a split, for a quick look.
     Raises UsageError for an unknown name or a folder that is not ours to replace, RunError when it cannot be written.
     """
-    if name not in WRITERS:
-        raise UsageError(f"{name}: not an embedded data set; choose from {', '.join(WRITERS)}")
+    if name not in NAMES:
+        raise UsageError(f"{name}: not an embedded data set; choose from {', '.join(NAMES)}")
     root = folder / name
     if root.exists():
         if not (root / MANIFEST).is_file():
@@ -42,7 +40,7 @@ def make_embedded(name: str, folder: Path, progress: Callable[[int, int], None],
     try:
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
-        WRITERS[name](building, progress, limit)
+        _write(name, building, progress, limit)
         digest = checksum(building)
         write_json(building / MANIFEST, {"version": VERSION, "limit": limit, "sha256": digest})
         if root.exists():
@@ -55,6 +53,15 @@ def make_embedded(name: str, folder: Path, progress: Callable[[int, int], None],
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return digest
+
+
+def _write(name: str, root: Path, progress: Callable[[int, int], None], limit: int | None) -> None:
+    # Imported here because reading a set, which every run does, needs neither scikit-learn nor matplotlib.
+    from drrepro.data.digits import write_digits
+    from drrepro.data.letters import write_letters
+
+    writers = {"digits": write_digits, "letters": write_letters}
+    writers[name](root, progress, limit)
 
 
 def require_embedded(name: str, root: Path) -> str:
