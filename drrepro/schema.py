@@ -144,7 +144,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         _require(self.name in ("dr", "focal"), "loss.name", self.name, "must be dr or focal")
         _require(self.scope in ("image", "batch"), "loss.scope", self.scope, "must be image or batch")
-        _require(self.h <= 2000, "loss.h", self.h, "must be at most 2000: beyond, the weights leave float32")
+        _require(self.h <= 500, "loss.h", self.h, "must be at most 500: beyond, the weights leave float32")
         _require(self.pos_lambda >= 0.01, "loss.pos_lambda", self.pos_lambda, "must be at least 0.01")
         _require(self.h > 1, "loss.h", self.h, "must exceed 1, as lambda- = 0.1 / ln(h)")
         _require(0 <= self.alpha <= 1, "loss.alpha", self.alpha, "must be from 0 to 1")

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from drrepro.losses.stream import buffers, check, compute_dtype, nan_if_infinite, pair_masks, pieces, put, sigmoid_
+from drrepro.losses.stream import check, compute_dtype, pair_masks, pieces, put, sigmoid_
 
 
 class FocalLoss(nn.Module):
@@ -63,55 +64,43 @@ def _total_and_gradient(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss (float64) and, if asked for, its gradient.
 
-    A negative adds (1 - alpha) p^gamma softplus(x), of slope (1 - alpha) p^gamma (gamma (1 - p) softplus(x) + p).
+    A negative adds (1 - alpha) p^gamma s, s = softplus(x), of slope (1 - alpha) p^gamma (gamma (1 - p) s + p).
     """
     dtype = compute_dtype(logits)
     weight, positive, column = pair_masks(labels, dtype)
     x_pos = logits.gather(2, column).to(dtype)
-    n_pos, log_p_pos = (-x_pos).sigmoid(), torch.maximum(x_pos.sigmoid().log(), x_pos.clamp(max=-_far(dtype)))
+    n_pos, log_p_pos = (-x_pos).sigmoid(), functional.logsigmoid(x_pos)
     scale = 1 / (positive.sum() + len(labels)).double()
     weight *= (1 - loss.alpha) * scale
     scale_pos = (loss.alpha * scale).to(dtype) * positive * _power_(n_pos.clone(), loss.gamma)
     gradient_pos = scale_pos * (loss.gamma * (1 - n_pos) * log_p_pos - n_pos)
-    sums = []
     gradient = torch.empty_like(logits) if with_gradient else None
-    scratch = buffers(logits, 4)
-    zero = weight.new_zeros(())
-    for image, own in pieces(logits):
-        n, p, minus_s, t = (buffer[: own.stop - own.start] for buffer in scratch)
-        x = logits[image, own].to(dtype)
-        _softplus_and_sigmoids(x, n, p, minus_s, t)
-        here = column[image, own]
-        torch.addcmul(p, n, minus_s, value=-loss.gamma, out=t)  # gamma (1 - p) softplus(x) + p
-        put(_power_(p, loss.gamma).mul_(weight[image, own]), here, zero, positive[image, own])
-        sums.append(minus_s.mul_(p).sum() + nan_if_infinite(x))
+    sums = [weight.new_zeros(())]  # and 0 or, for an infinite logit, which its score would hide, NaN
+    tensors = logits, logits if gradient is None else gradient, weight, 1 - positive, column, gradient_pos
+    for _, (x, out, counts, keep, here, own_gradient_pos), (p, n, s, t) in pieces(*tensors, scratch=4):
+        _sigmoids_and_softplus(x.to(dtype), p, n, s, t)
+        torch.addcmul(p, n, s, value=loss.gamma, out=t)
+        put(_power_(p, loss.gamma).mul_(counts), here, keep)
+        sums += [s.mul_(p).sum(), 0 * x.sum(dtype=dtype)]
         if gradient is not None:
-            out = gradient[image, own]
-            own_gradient = torch.mul(t, p, out=out if out.dtype == dtype else t)
-            own_gradient.scatter_add_(1, here, gradient_pos[image, own])  # which p, 0 at positives, has left at 0
-            if own_gradient is t:
+            own = torch.mul(t, p, out=out if out.dtype == dtype else t)
+            own.scatter_add_(1, here, own_gradient_pos)  # which p, 0 at positives, has left at 0
+            if own is t:
                 out.copy_(t)
-    negatives = -torch.stack(sums).sum(dtype=torch.float64) if sums else 0.0
-    return negatives - (scale_pos * log_p_pos).nansum(dtype=torch.float64), gradient
+    return torch.stack(sums).sum(dtype=torch.float64) - (scale_pos * log_p_pos).nansum(dtype=torch.float64), gradient
 
 
-def _softplus_and_sigmoids(x: Tensor, n: Tensor, p: Tensor, minus_s: Tensor, t: Tensor) -> None:
-    """Fill n = sigmoid(-x), p = sigmoid(x) and minus_s = log(n) = -softplus(x); t is scratch.
+def _sigmoids_and_softplus(x: Tensor, p: Tensor, n: Tensor, s: Tensor, t: Tensor) -> None:
+    """Fill p = sigmoid(x), n = 1 - p and s = softplus(x) = max(x, 0) - log(max(p, n)); t is scratch.
 
-    log1p is ten times slower than log on a CPU, so the log is of the rounded n, and (1 - n) - p, which is what the
-    rounding left out, is added to first order. Far out softplus(x) is x, but the log of n, which underflows, is not.
+    log1p is up to ten times slower than log on a CPU, so the log is of the rounded n, and (1 - n) - p, which is what
+    the rounding left out, is added to first order.
     """
-    torch.neg(x, out=t)
-    torch.sigmoid(t, out=n)
     sigmoid_(p, x)
-    torch.log(n, out=minus_s)
-    torch.maximum(minus_s, t.clamp_(max=-_far(x.dtype)), out=minus_s)
-    minus_s.add_(torch.sub(1, n, out=t).sub_(p))
-
-
-def _far(dtype: torch.dtype) -> int:
-    """Return where exp(-x) beside 1 is lost in rounding: beyond it softplus(x) is x."""
-    return 37 if dtype == torch.float64 else 17
+    torch.sub(1, p, out=n)
+    torch.log(torch.maximum(p, n, out=t), out=t)
+    torch.clamp(x, min=0, out=s).sub_(t)
+    s.add_(torch.sub(1, n, out=t).sub_(p))
 
 
 def _power_(p: Tensor, gamma: float) -> Tensor:

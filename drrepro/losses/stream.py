@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Elements of a piece: few enough that some float32 buffers of them stay in cache, enough that calls cost little.
-PIECE = {"cpu": 2**18}
+PIECE = {"cpu": 2**16}
 LARGE_PIECE = 2**24
 
 
@@ -18,8 +18,10 @@ def check(logits: Tensor, labels: Tensor) -> None:
 
     On a GPU labels out of range stop the device instead, since looking at them would make it wait.
     """
-    if logits.ndim != 3 or not logits.is_floating_point():
-        raise ValueError(f"logits must be floating point of shape (B, A, K), got {logits.dtype} {tuple(logits.shape)}")
+    if logits.ndim != 3 or not logits.is_floating_point() or not logits.shape[2]:
+        raise ValueError(
+            f"logits must be floating point of shape (B, A, K), K > 0, got {logits.dtype} {tuple(logits.shape)}"
+        )
     shape, classes = tuple(logits.shape[:2]), logits.shape[2]
     if labels.dtype != torch.int64 or labels.shape != shape:
         raise ValueError(f"labels must be int64 of shape {shape}, got {labels.dtype} {tuple(labels.shape)}")
@@ -42,30 +44,26 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
 def pair_masks(labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `labels` (B, A) say of the (anchor, class) pairs, each (B, A, 1).
 
-    weight (``dtype``): 0 for ignored anchors, else 1. positive (bool). column (int64): of a positive its class, from
-    0; of any other 0, a place like every other.
+    weight (``dtype``): 0 for ignored anchors, else 1. positive (``dtype``): 1 for positives, else 0. column (int64):
+    of a positive its class, from 0; of any other 0, a place like every other.
     """
     y = labels[..., None]
-    return (y >= 0).to(dtype), y > 0, (y - 1).clamp_(min=0)
+    return (y >= 0).to(dtype), (y > 0).to(dtype), (y - 1).clamp_(min=0)
 
 
-def pieces(logits: Tensor) -> Iterator[tuple[int, slice]]:
-    """Walk over the anchors in pieces: yield image and anchors."""
-    rows = rows_of(logits)
-    for image in range(logits.shape[0]):
-        for start in range(0, logits.shape[1], rows):
-            yield image, slice(start, min(start + rows, logits.shape[1]))
+def pieces(*tensors: Tensor, scratch: int) -> Iterator[tuple[int, tuple[Tensor, ...], list[Tensor]]]:
+    """Walk over tensors (B, A, ...), the logits first, in pieces of r anchors that stay in cache.
 
-
-def rows_of(logits: Tensor) -> int:
-    """Return how many anchors make a piece."""
-    return max(1, PIECE.get(logits.device.type, LARGE_PIECE) // max(1, logits.shape[2]))
-
-
-def buffers(logits: Tensor, count: int) -> list[Tensor]:
-    """Return ``count`` (r, K) tensors, r the anchors of the largest piece, to be overwritten for each piece."""
-    rows = min(rows_of(logits), logits.shape[1])
-    return [logits.new_empty(rows, logits.shape[2], dtype=compute_dtype(logits)) for _ in range(count)]
+    Yield the image, a view (r, ...) of each tensor, and ``scratch`` tensors (r, K) that each piece overwrites.
+    """
+    logits = tensors[0]
+    rows = max(1, PIECE.get(logits.device.type, LARGE_PIECE) // logits.shape[2])
+    shape = min(rows, logits.shape[1]), logits.shape[2]
+    buffers = [logits.new_empty(shape, dtype=compute_dtype(logits)) for _ in range(scratch)]
+    for image in range(len(logits)):
+        for views in zip(*(torch.split(tensor[image], rows) for tensor in tensors), strict=True):
+            r = len(views[0])
+            yield image, views, buffers if r == len(buffers[0]) else [buffer[:r] for buffer in buffers]
 
 
 def sigmoid_(out: Tensor, x: Tensor) -> Tensor:
@@ -73,11 +71,7 @@ def sigmoid_(out: Tensor, x: Tensor) -> Tensor:
     return torch.sigmoid(x, out=out) if x.dtype == out.dtype else out.copy_(x).sigmoid_()
 
 
-def put(values: Tensor, column: Tensor, new: Tensor, where: Tensor) -> None:
-    """Replace values[a, column[a]] by ``new``[a] in the rows where ``where`` holds; all but ``values`` are (r, 1)."""
-    values.scatter_(1, column, torch.where(where, new, values.gather(1, column)))
-
-
-def nan_if_infinite(x: Tensor) -> Tensor:
-    """Return 0 if all of ``x`` is finite, else NaN: a saturated score would hide an infinite logit."""
-    return 0.0 * x.sum(dtype=compute_dtype(x))
+def put(values: Tensor, column: Tensor, keep: Tensor, new: Tensor | None = None) -> Tensor:
+    """Multiply values[a, column[a]] by ``keep``[a], 0 to overwrite it, and add ``new``[a]: (r, 1) each."""
+    values.scatter_reduce_(1, column, keep, "prod")
+    return values if new is None else values.scatter_add_(1, column, new)

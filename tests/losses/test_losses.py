@@ -155,6 +155,26 @@ def test_pieces_make_no_difference(loss, shape, monkeypatch):
     torch.testing.assert_close(results[0], results[2], rtol=1e-10, atol=1e-15)
 
 
+@pytest.mark.parametrize("loss", [DRLoss(), DRLoss(scope="batch"), FocalLoss()])
+@pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3)])
+def test_nothing_to_rank_is_no_loss(loss, shape):
+    logits = torch.zeros(shape, requires_grad=True)
+    value = loss(logits, torch.zeros(shape[:2], dtype=torch.int64))
+    value.backward()
+    assert value.item() == 0
+    assert logits.grad.shape == shape
+
+
+@pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
+def test_a_second_backward_gives_the_same_gradient(loss):
+    torch.manual_seed(9)
+    logits, labels = torch.randn(2, 30, 4, requires_grad=True), torch.randint(-1, 5, (2, 30))
+    value = loss(logits, labels)
+    (first,) = torch.autograd.grad(value, logits, retain_graph=True)
+    (second,) = torch.autograd.grad(2 * value, logits)
+    torch.testing.assert_close(second, 2 * first)
+
+
 class Recorder(TorchDispatchMode):
     """Names of the operators that are dispatched."""
 
@@ -187,7 +207,7 @@ def test_nothing_makes_a_gpu_wait(loss):
     labels = torch.randint(-1, 5, (2, 50))
     with Recorder() as recorder:
         loss(logits, labels).backward()
-    assert {"sigmoid", "scatter_"} <= recorder.names  # it does watch forward and backward
+    assert {"sigmoid", "scatter_reduce_"} <= recorder.names  # it does watch forward and backward
     assert not recorder.names & WAITING
     with Recorder() as recorder:
         (logits > 0).nonzero()
@@ -250,6 +270,8 @@ def test_autocast_changes_nothing(loss):
 def test_wrong_arguments_are_named(loss):
     with pytest.raises(ValueError, match=r"logits.*\(2, 3\)"):
         loss(torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"logits.*\(2, 3, 0\)"):
+        loss(torch.zeros(2, 3, 0), torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"labels.*float32"):
         loss(torch.zeros(2, 3, 1), torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"labels.*\(2, 4\)"):
@@ -261,8 +283,8 @@ def test_wrong_arguments_are_named(loss):
 
 def test_wrong_parameters_are_named():
     for arguments, message in [
-        ({"h": 1.0}, "h must exceed 1 and be at most 2000, got 1.0"),
-        ({"h": 1e6}, "h must exceed 1 and be at most 2000"),
+        ({"h": 1.0}, "h must exceed 1 and be at most 500, got 1.0"),
+        ({"h": 1e6}, "h must exceed 1 and be at most 500"),
         ({"pos_lambda": 0.0}, "pos_lambda must be at least 0.01, got 0.0"),
         ({"scope": "x"}, "scope must be image, batch or global, got 'x'"),
         ({"L": 0}, "L must be positive, got 0"),
