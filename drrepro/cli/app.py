@@ -82,12 +82,17 @@ def evaluate(
 
 
 def _run(config: "Config", as_json: bool, quiet: bool) -> None:
-    from drrepro.config import data_folder, run_id, runs_folder
+    from drrepro.config import data_folder, run_id, runs_folder, scaling_note
     from drrepro.console import print_metrics, progress
+    from drrepro.distributed import rank
     from drrepro.experiments.run import run
 
-    with progress(quiet) as report:
+    if rank() == 0 and not quiet and config.schedule.steps and (note := scaling_note(config.schedule)):
+        typer.echo(note, err=True)
+    with progress(quiet or rank() > 0) as report:
         record = run(config, runs_folder(), data_folder(), report)
+    if rank() > 0:
+        return
     if as_json:
         typer.echo(json.dumps(record))
     else:

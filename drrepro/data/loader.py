@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from drrepro.data.dataset import Sample
 from drrepro.data.transforms import load_image
+from drrepro.distributed import own_share
 from drrepro.errors import RunError
 from drrepro.schema import InputConfig
 
@@ -90,8 +91,8 @@ def _epoch_order(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 def training_batches(
     samples: list[Sample], config: InputConfig, batch: int, seed: int, steps: range, workers: int
 ) -> Iterator[list[Item]]:
-    """Yield the items of each of ``steps``."""
-    keys = (training_keys(len(samples), batch, config.flip, seed, step) for step in steps)
+    """Yield this rank's share of the items of each of ``steps``; ``batch`` is the number of all."""
+    keys = (own_share(training_keys(len(samples), batch, config.flip, seed, step)) for step in steps)
     return _load(ImageSource(samples, config, keep=workers == 0), keys, workers)
 
 
