@@ -95,16 +95,6 @@ def print_metrics(record: dict[str, Any], directory: Path) -> None:
     print(directory)
 
 
-def print_plan(states: dict[str, str]) -> None:
-    """Print the runs of a plan and which of them are to be run."""
-    table = _table("run", "state")
-    for name, state in states.items():
-        table.add_row(name, {"done": "done", "resumable": "to go on", "new": "to run"}[state])
-    _print(table)
-    done = sum(state == "done" for state in states.values())
-    print(f"{len(states)} runs: {done} done, {len(states) - done} to run")
-
-
 def print_table(table: "Table") -> None:
     """Print a numbered table, three lines a setting: paper, ours, difference."""
     from drrepro.report.tables import display
