@@ -1,4 +1,4 @@
-"""drrepro data: make, fetch and list data sets."""
+"""drrepro data: make, fetch, check and list data sets."""
 
 import json
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from drrepro.cli.options import Debug, Json, Quiet
+from drrepro.cli.options import ConfigDir, Debug, Json, Overrides, Quiet
 from drrepro.progress import Report
 
-app = typer.Typer(help="Data sets: make the embedded ones, fetch the published ones.", no_args_is_help=True)
+app = typer.Typer(help="Data sets: make the embedded ones, fetch the published ones, check any.", no_args_is_help=True)
 
 
 @app.command("make")
@@ -73,6 +73,37 @@ def data_fetch(
     for archive, state in archives.items():
         typer.echo(f"{archive:28} {state}")
     typer.echo(f"{data_folder() / FETCHED[name][0]}; look at every image with `drrepro data check {name}`")
+
+
+@app.command("check")
+def data_check(
+    name: Annotated[str, typer.Argument(help="A data option, see drrepro data list.")],
+    overrides: Overrides = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not decode the images, read their sizes only.")] = False,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Count images and objects, and look for missing or unreadable images, wrong sizes and wrong boxes.
+
+    Exits with 1 if anything is wrong.
+
+    Example: drrepro data check voc_custom data.root=mine --quick
+    """
+    from drrepro.config import compose, data_folder
+    from drrepro.console import print_checks, progress
+    from drrepro.data.check import check_data
+
+    config = compose([f"data={name}", *(overrides or [])], config_dir)
+    with progress(quiet) as report:
+        checks = check_data(config.data, data_folder(), quick, report)
+    if as_json:
+        typer.echo(json.dumps(checks))
+    else:
+        print_checks(checks)
+    if any(lines for check in checks.values() for lines in check["problems"].values()):
+        raise typer.Exit(1)
 
 
 @app.command("list")
