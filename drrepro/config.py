@@ -98,17 +98,13 @@ def scaling_note(schedule: ScheduleConfig) -> str | None:
 
 
 def _locate(config: Config) -> None:
-    """Make the paths of somebody's data absolute, and note which images an embedded set consists of."""
+    """Make the folder of somebody's data absolute, and note which images an embedded set consists of."""
     data = config.data
     if data.embedded:
         manifest = data_folder() / data.name / "manifest.json"
         data.sha256 = json.loads(manifest.read_text())["sha256"] if manifest.is_file() else None
     elif data.root is not None:
         data.root = str(Path(data.root).expanduser().resolve())
-    elif data.format == "coco":
-        for key in (f"{split}_{part}" for split in ("train", "tune", "test") for part in ("json", "images")):
-            if (path := getattr(data, key)) is not None:
-                setattr(data, key, str(Path(path).expanduser().resolve()))
 
 
 def for_evaluation(trained: Config, overrides: list[str]) -> Config:

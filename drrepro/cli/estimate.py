@@ -44,7 +44,7 @@ def show_estimate(configs: "list[Config]", jobs: int, as_json: bool, quiet: bool
             f"--jobs {jobs} on one CPU shares its cores: take the time of one after the other as the upper limit"
         )
     if any(row.images_tested is None for row in rows):
-        typer.echo("the data are not here yet: evaluation is left out, and 80 classes are assumed")
+        typer.echo("the data are not here yet: evaluation is left out, 80 classes are assumed")
 
 
 def print_scaling(configs: "list[Config]") -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from drrepro.config import run_id
-from drrepro.data.dataset import Dataset
+from drrepro.data.check import PUBLISHED
 from drrepro.data.loader import Batch
 from drrepro.data.splits import open_split
 from drrepro.distributed import world
@@ -31,7 +31,7 @@ ASPECT = 4 / 3  # of the probe's images
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one run needs; images_tested is None where the data cannot be read yet, and is then left out of seconds."""
+    """What one run needs; images_tested is None where it is not known yet, and then no part of seconds."""
 
     run_id: str
     state: str  # done | resumable | new
@@ -53,15 +53,14 @@ def estimate(
     rows: list[Estimate] = []
     measured: dict[str, tuple[int, float, float, int]] = {}
     for config in sorted(configs, key=lambda c: -c.input.scale):
-        tested = _tested(config, data_folder)
+        classes, count = _tested(config, data_folder)
         kind = repr((replace(config.model, prior=0.5), config.schedule.precision, config.runtime.device))
         if kind not in measured:
-            measured[kind] = _probe(config, len(tested.classes) if tested else 80)
+            measured[kind] = _probe(config, classes)
         scale, training, evaluating, parameters = measured[kind]
         pixels = (config.input.scale / scale) ** 2
         state, steps = _left(config, runs)
         images = steps * config.schedule.images_per_step
-        count = len(tested.samples) if tested else None
         seconds = 0.0 if state == "done" else pixels * (images * training + (count or 0) * evaluating) / world()
         checkpoint = 4 * parameters * (3 if config.schedule.optimizer == "adamw" else 2) if config.schedule.steps else 0
         kept = (count or 0) * config.evaluation.detections_per_image * DETECTION_BYTES
@@ -83,11 +82,13 @@ def _left(config: Config, runs: Path) -> tuple[str, int]:
     return "resumable", max(0, config.schedule.steps - checkpoint["step"])
 
 
-def _tested(config: Config, data_folder: Path) -> Dataset | None:
+def _tested(config: Config, data_folder: Path) -> tuple[int, int | None]:
+    """Return classes and test images: of data that are not here yet what is published, if anything."""
     try:
-        return open_split(config.data, config.evaluation.split, data_folder)
+        dataset = open_split(config.data, config.evaluation.split, data_folder)
     except UsageError:
-        return None
+        return len(config.data.classes or range(80)), PUBLISHED.get(config.data.name, {}).get("test")
+    return len(dataset.classes), len(dataset.samples)
 
 
 def _probe(config: Config, classes: int) -> tuple[int, float, float, int]:

@@ -73,7 +73,6 @@ def test_crowds_are_ignored_and_degenerate_boxes_dropped_and_named(copy):
         (lambda c: c["images"].append(c["images"][0]), "an id stands twice in images"),
         (lambda c: c.pop("categories"), "needs a list of categories"),
         (lambda c: c["images"][0].pop("width"), "an entry of images needs file_name, height, id, width"),
-        (lambda c: c["images"][0].update(file_name="gone.jpg"), r"gone\.jpg: image not found \(1 of 8"),
         (lambda c: c["images"].clear() or c["annotations"].clear(), "needs a list of images"),
     ],
 )
