@@ -72,7 +72,8 @@ def zipped(files, compression=zipfile.ZIP_STORED):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content, compression)  # of a fixed date: always the same bytes
+            entry = name if isinstance(name, zipfile.ZipInfo) else zipfile.ZipInfo(name)  # of a fixed date
+            archive.writestr(entry, content, compression)
     return buffer.getvalue()
 
 
