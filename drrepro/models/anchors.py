@@ -33,8 +33,9 @@ def cell_anchors(config: ModelConfig, level: int) -> Tensor:
                 center = stride / 2
                 rows.append([center - width / 2, center - height / 2, center + width / 2, center + height / 2])
             else:
-                # torchvision: centred on 0, corners rounded.
+                # torchvision: centred on 0, corners rounded; its RetinaNet's sizes are whole pixels.
                 size = config.anchor_sizes[level] * scale
+                size = int(size) if config.convention == "torchvision" else size
                 width, height = size / math.sqrt(ratio), size * math.sqrt(ratio)
                 rows.append([round(v) for v in (-width / 2, -height / 2, width / 2, height / 2)])
     return torch.tensor(rows, dtype=torch.float32)
@@ -49,15 +50,19 @@ class AnchorGrid:
 
         @lru_cache(maxsize=64)
         def levels(sizes: tuple[tuple[int, int], ...], device: torch.device) -> list[Tensor]:
-            return [
-                _shift(cell, size, stride).to(device) for cell, size, stride in zip(cells, sizes, STRIDES, strict=True)
-            ]
+            steps = [(stride, stride) for stride in STRIDES]
+            if config.convention == "torchvision":
+                # The image's side over the level's cells, which is less than the stride where a last cell reaches
+                # beyond the image. P3 divides the image, whose sides are multiples of 32.
+                height, width = (STRIDES[0] * cells_of_p3 for cells_of_p3 in sizes[0])
+                steps = [(height // rows, width // columns) for rows, columns in sizes]
+            return [_shift(cell, size, step).to(device) for cell, size, step in zip(cells, sizes, steps, strict=True)]
 
         self.levels = levels  # one (h * w * per_cell, 4) tensor a level, row by row, the anchors of a cell together
 
 
-def _shift(cell: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    y, x = torch.meshgrid(torch.arange(size[0]) * stride, torch.arange(size[1]) * stride, indexing="ij")
+def _shift(cell: Tensor, size: tuple[int, int], step: tuple[int, int]) -> Tensor:
+    y, x = torch.meshgrid(torch.arange(size[0]) * step[0], torch.arange(size[1]) * step[1], indexing="ij")
     corners = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
     return (corners + cell).reshape(-1, 4)
 

@@ -43,8 +43,9 @@ class RetinaNet(nn.Module):
         self.anchors = AnchorGrid(config)
         self.backbone, channels = build_backbone(config)
         width = config.fpn_channels
-        last = LastLevelP6P7(channels[-1], width)
-        last.use_P5 = False  # P6 comes from C5 [M]; torchvision would take P5 where both have as many channels
+        # P6 comes from P5 in torchvision's RetinaNet, otherwise from C5 [M].
+        last = LastLevelP6P7(width if config.convention == "torchvision" else channels[-1], width)
+        last.use_P5 = config.convention == "torchvision"  # not where both merely have as many channels
         self.fpn = FeaturePyramidNetwork(channels, width, last)
         # A score of `prior` everywhere before the first step: b = -log((1 - prior) / prior).
         bias = -math.log((1 - config.prior) / config.prior)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from drrepro.errors import RunError, UsageError
+from drrepro.errors import RunError
 from drrepro.files import atomic_write
 from drrepro.models.retinanet import RetinaNet
 
@@ -42,17 +42,6 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
         return {key: state[key] for key in ("step", "model", "optimizer", "rng", "seconds")}
     except Exception as error:  # torch.load raises whatever the damaged bytes make it raise
         raise RunError(f"{path}: not a readable checkpoint ({_first_line(error)}); remove it to train again") from None
-
-
-def load_weights(model: RetinaNet, directory: Path) -> None:
-    """Load the weights of a run. Raises UsageError when there are none or they belong to another model."""
-    state = load_checkpoint(directory)
-    if state is None:
-        raise UsageError(f"{directory}: no checkpoint here; weights=run:ID takes the name of a folder of runs")
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise UsageError(f"{directory / NAME}: weights of another model ({_first_line(error)})") from None
 
 
 def _first_line(error: Exception) -> str:
