@@ -34,14 +34,14 @@ def maskrcnn_benchmark_state(classes):
         if bias:
             state[f"{name}.bias"] = 0.1 * torch.randn(out)
 
-    def norm(name, width, scale=1.0):
+    def norm(name, width, scale=1.0, variance=1.0):
         state[f"{name}.weight"] = scale * (0.5 + torch.rand(width))
         state[f"{name}.bias"] = 0.1 * torch.randn(width)
-        state[f"{name}.running_mean"] = 0.1 * torch.randn(width)
-        state[f"{name}.running_var"] = 0.5 + torch.rand(width)
+        state[f"{name}.running_mean"] = 0.1 * variance**0.5 * torch.randn(width)
+        state[f"{name}.running_var"] = variance * (0.5 + torch.rand(width))
 
-    conv("backbone.body.stem.conv1", 64, 3, 7, bias=False, gain=1e-4)  # pixels go up to 255
-    norm("backbone.body.stem.bn1", 64)
+    conv("backbone.body.stem.conv1", 64, 3, 7, bias=False, gain=2e-10)  # pixels go up to 255
+    norm("backbone.body.stem.bn1", 64, variance=1e-6)  # so little that an eps of 1e-5 would show
     into = 64
     for layer, count in BLOCKS.items():
         width = 32 * 2**layer
