@@ -38,7 +38,8 @@ def train(
     batch_size, total = config.schedule.images_per_step, config.schedule.steps
     classification = build_loss(config.loss)
     steps = range(start, total)
-    batches = training_batches(samples, config.input, batch_size, config.seed, steps, config.runtime.workers)
+    pin = device.type == "cuda"
+    batches = training_batches(samples, config.input, batch_size, config.seed, steps, config.runtime.workers, pin)
     model.train()
     for step, items in zip(steps, batches, strict=True):
         rate = learning_rate(step, config.schedule)
