@@ -72,7 +72,7 @@ def _locate(config: Config) -> None:
         data.sha256 = json.loads(manifest.read_text())["sha256"] if manifest.is_file() else None
     elif data.root is not None:
         data.root = str(Path(data.root).expanduser().resolve())
-    elif data.format == "coco":
+    elif data.format == "coco" and data.folder is None:
         for key in (f"{split}_{part}" for split in ("train", "tune", "test") for part in ("json", "images")):
             if (path := getattr(data, key)) is not None:
                 setattr(data, key, str(Path(path).expanduser().resolve()))

@@ -15,7 +15,7 @@ SPLITS = ("train", "tune", "test")
 
 def open_split(config: DataConfig, split: str, data_folder: Path) -> Dataset:
     """Read ``split``: train, tune or test. Raises UsageError, naming the key or file, when it cannot be read."""
-    root = Path(config.root) if config.root is not None else data_folder / config.name
+    root = Path(config.root) if config.root is not None else data_folder / (config.folder or config.name)
     if config.embedded:
         digest = require_embedded(config.name, root)
         if config.sha256 not in (None, digest):
@@ -29,7 +29,7 @@ def _read(config: DataConfig, split: str, root: Path) -> Dataset:
         json_path, images = getattr(config, f"{split}_json"), getattr(config, f"{split}_images")
         if json_path is None or images is None:
             raise UsageError(f"data.{split}_json and data.{split}_images: both are needed to read the {split} split")
-        return read_coco(root / json_path, root / images)
+        return read_coco(root / json_path, root / images, annotated=split != "test" or config.submission is None)
     lists = {s: name for s in SPLITS if (name := getattr(config, f"{s}_split")) is not None}
     if split not in lists:
         raise UsageError(f"data.{split}_split: needed to read the {split} split, a name in ImageSets/Main")

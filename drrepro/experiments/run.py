@@ -19,8 +19,9 @@ from drrepro.config import run_id, to_dict
 from drrepro.data.dataset import Dataset
 from drrepro.data.splits import open_split
 from drrepro.errors import RunError, UsageError
-from drrepro.evaluation.coco import Matches, accumulate, match_detections, summarize
+from drrepro.evaluation.coco import Matches, Results, accumulate, match_detections, summarize
 from drrepro.evaluation.detect import detect
+from drrepro.evaluation.submission import write_submission
 from drrepro.evaluation.voc import match_voc, summarize_voc
 from drrepro.experiments.provenance import provenance
 from drrepro.experiments.records import Record, read_record, write_record
@@ -140,7 +141,7 @@ def _carry_out(
     truth = tested.ground_truth()
     metrics: list[dict[str, Any]] = []
     curve: list[dict[str, float]] = []
-    for iou in ious:
+    for iou in ious if tested.annotated else []:
         matches = match_detections(truth, results[iou])
         voc = match_voc(truth, results[iou]) if config.data.format == "voc" else None
         for threshold in sorted({*config.evaluation.score_thresholds, config.evaluation.score_threshold}):
@@ -150,12 +151,14 @@ def _carry_out(
             curve = _curve(matches, metrics[0]["score_threshold"])
             _write_matches(directory, matches)
             _write_detections(directory, results[iou])
+    submission = None if tested.annotated else _write_submission(config, directory, tested, results)
     return {
         "id": run_id(config),
         "config": to_dict(config),
         "metrics": metrics,
         "curve": curve,
-        "densities": {name: counts.tolist() for name, counts in vars(densities).items()},
+        "densities": {name: counts.tolist() for name, counts in vars(densities).items()} if tested.annotated else None,
+        "submission": submission,
         "data": _data_summary(trained, tested),
         "cost": _cost(config, model, seconds),
         **provenance(device),
@@ -203,3 +206,13 @@ def _write_matches(directory: Path, matches: Matches) -> None:
 def _write_detections(directory: Path, results: list[dict[str, Any]]) -> None:
     packed = gzip.compress(json.dumps(results).encode(), compresslevel=6, mtime=0)
     atomic_write(directory / "detections.json.gz", lambda file: file.write(packed))
+
+
+def _write_submission(config: Config, directory: Path, tested: Dataset, results: dict[float, Results]) -> str:
+    """Write the evaluation server's zip at the recipe's own thresholds, and return its path."""
+    above = [row for row in results[config.evaluation.nms_iou] if row["score"] > config.evaluation.score_threshold]
+    assert config.data.submission is not None
+    algorithm = f"drrepro-{config.loss.name}-{config.input.scale}"
+    images = [sample.id for sample in tested.samples]
+    path = write_submission(directory, config.data.submission, algorithm, above, images, tested.category_ids)
+    return str(path)
