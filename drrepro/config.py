@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drrepro.errors import UsageError
-from drrepro.schema import Config
+from drrepro.schema import Config, ScheduleConfig
 
 
 def config_folder() -> Path:
@@ -39,6 +39,16 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
     ``config_dir`` is a folder of further options, laid out like conf/. Raises UsageError, in one line, for anything
     that does not compose or validate.
     """
+    config = _compose(overrides, config_dir)
+    if config.loss_only and config.loss.name != "focal":
+        others = [override for override in overrides if not override.startswith("loss=")]
+        config = _compose(["loss=focal", f"loss.name={config.loss.name}", *others], config_dir)
+    _scale_schedule(config.schedule, overrides)
+    _locate(config)
+    return config
+
+
+def _compose(overrides: list[str], config_dir: Path | None) -> Config:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -60,22 +70,41 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_explain(error, overrides)) from error
     assert isinstance(config, Config)
-    _locate(config)
     return config
 
 
+def _scale_schedule(schedule: ScheduleConfig, overrides: list[str]) -> None:
+    """Fit the recipe to another number of images per step [M]: rate times r, iterations by r; warm-up stays."""
+    if schedule.recipe_images in (None, schedule.images_per_step):
+        return
+    ratio = schedule.images_per_step / schedule.recipe_images
+    given = {override.lstrip("+").split("=")[0] for override in overrides}
+    if "schedule.lr" not in given:
+        schedule.lr *= ratio
+    if "schedule.steps" not in given:
+        schedule.steps = round(schedule.steps / ratio)
+    if "schedule.milestones" not in given:
+        schedule.milestones = [round(milestone / ratio) for milestone in schedule.milestones]
+
+
+def scaling_note(schedule: ScheduleConfig) -> str | None:
+    """Return what to say of a schedule with other images per step than its recipe's, None where they are the same."""
+    if schedule.recipe_images in (None, schedule.images_per_step):
+        return None
+    return (
+        f"{schedule.images_per_step} images a step, not the recipe's {schedule.recipe_images}: "
+        f"lr {schedule.lr:g}, {schedule.steps} steps, milestones {schedule.milestones}"
+    )
+
+
 def _locate(config: Config) -> None:
-    """Make the paths of somebody's data absolute, and note which images an embedded set consists of."""
+    """Make the folder of somebody's data absolute, and note which images an embedded set consists of."""
     data = config.data
     if data.embedded:
         manifest = data_folder() / data.name / "manifest.json"
         data.sha256 = json.loads(manifest.read_text())["sha256"] if manifest.is_file() else None
     elif data.root is not None:
         data.root = str(Path(data.root).expanduser().resolve())
-    elif data.format == "coco" and data.folder is None:
-        for key in (f"{split}_{part}" for split in ("train", "tune", "test") for part in ("json", "images")):
-            if (path := getattr(data, key)) is not None:
-                setattr(data, key, str(Path(path).expanduser().resolve()))
 
 
 def for_evaluation(trained: Config, overrides: list[str]) -> Config:
@@ -146,7 +175,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 def run_id(config: Config) -> str:
     """Return <data>-<loss>-<scale>-s<seed>-<8 hex of the sha256 of all that shapes its result>."""
     content = to_dict(config)
-    del content["runtime"], content["schedule"]["tuned_lr"]  # neither changes a result
+    del content["runtime"], content["loss_only"], content["schedule"]["tuned_lr"]  # what they lead to stands elsewhere
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.data.name}-{config.loss.name}-{config.input.scale}-s{config.seed}-{digest}"
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LABELS = {"loss": "loss {:.3f}", "lr": "lr {:.2e}", "images_per_second": "{:.0f} img/s"}
 PLAIN_EVERY = 20.0  # seconds between plain lines
+PROBLEMS = 30  # of a data set that are printed
 
 
 @contextmanager
@@ -103,14 +104,27 @@ def _print_thresholds(record: dict[str, Any]) -> None:
     _print(table)
 
 
-def print_plan(states: dict[str, str]) -> None:
-    """Print the runs of a plan and which of them are to be run."""
-    table = _table("run", "state")
-    for name, state in states.items():
-        table.add_row(name, {"done": "done", "resumable": "to go on", "new": "to run"}[state])
-    _print(table)
-    done = sum(state == "done" for state in states.values())
-    print(f"{len(states)} runs: {done} done, {len(states) - done} to run")
+def print_checks(checks: dict[str, Any]) -> None:
+    """Print a row for each split, the objects of each class, and the problems."""
+    kinds = list(next(iter(checks.values()))["problems"])
+    splits = _table("split", "images", "published", "objects", "empty images", "crowd/difficult", *kinds)
+    for split, check in checks.items():
+        counts = [check[key] for key in ("images", "expected", "objects", "empty", "ignored")]
+        found = [len(check["problems"][kind]) for kind in kinds]
+        splits.add_row(split, *("" if n is None else f"{n:,}" for n in counts + found))
+    _print(splits)
+    classes = _table("class", *checks)
+    names = dict.fromkeys(name for check in checks.values() for name in check["classes"])
+    for name in names:
+        objects = [check["classes"].get(name, 0) for check in checks.values()]
+        classes.add_row(name, *(f"{n:,}" if n else "none" for n in objects), style=None if all(objects) else "yellow")
+    _print(classes)
+    lines = [f"{kind}: {line}" for check in checks.values() for kind in kinds for line in check["problems"][kind]]
+    for line in lines[:PROBLEMS]:
+        print(line)
+    if len(lines) > PROBLEMS:
+        print(f"and {len(lines) - PROBLEMS:,} more, all of them with --json")
+    print(f"{len(lines):,} problems" if lines else "nothing wrong")
 
 
 def print_table(table: "Table") -> None:

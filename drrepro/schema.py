@@ -26,8 +26,7 @@ class DataConfig:
     format: str = "coco"  # coco: one json and one image folder a split; voc: JPEGImages, Annotations, ImageSets
     embedded: bool = False  # written by `drrepro data make` under $DRREPRO_DATA
     paper: str | None = None  # the data set of the paper that this one stands for: coco2017 or voc2007
-    root: str | None = None  # default: $DRREPRO_DATA/<folder>
-    folder: str | None = None  # default: <name>
+    root: str | None = None  # default: $DRREPRO_DATA/<name>
     train_json: str | None = None
     train_images: str | None = None
     tune_json: str | None = None
@@ -42,10 +41,9 @@ class DataConfig:
     sha256: str | None = None  # of an embedded set, filled in when composed: other images, other run
 
     def __post_init__(self) -> None:
-        for key in ("name", "folder"):
-            value = getattr(self, key)
-            named = value is None or re.fullmatch(r"[\w.-]+", value) is not None
-            _require(named, f"data.{key}", value, "takes letters, digits and ._-")
+        _require(
+            re.fullmatch(r"[\w.-]+", self.name) is not None, "data.name", self.name, "takes letters, digits and ._-"
+        )
         _require(self.format in ("coco", "voc"), "data.format", self.format, "must be coco or voc")
         if self.submission is not None:
             valid = self.format == "coco" and re.fullmatch(r"[a-z0-9-]+", self.submission) is not None
@@ -166,7 +164,11 @@ class ScheduleConfig:
     """Optimizer and learning rate: COCO 1x [R] [M]."""
 
     steps: int = 90_000
-    images_per_step: int = 16
+    images_per_step: int = 16  # over all GPUs
+    # What lr, steps and milestones of the recipe are stated for. With other images_per_step the rate is scaled linearly
+    # and the iteration counts inversely [M], but for those that are given beside it; none: nothing is scaled.
+    recipe_images: int | None = 16
+    accumulate: int = 1  # forward and backward passes a step, on so many parts of each GPU's images
     optimizer: str = "sgd"  # sgd | adamw
     lr: float = 0.01
     tuned_lr: dict[str, float] = field(default_factory=dict)  # by loss, for recipes whose lr refers to it
@@ -180,17 +182,21 @@ class ScheduleConfig:
     milestones: list[int] = field(default_factory=lambda: [60_000, 80_000])
     decay_factor: float = 0.1
     clip_norm: float | None = None  # largest gradient norm; none: no clipping
-    precision: str = "fp32"  # of the forward pass in training: fp32 | bf16 (autocast)
+    precision: str = "fp32"  # of the forward pass in training: fp32 | bf16 | fp16 (autocast; fp16 scales the loss)
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, "schedule.steps", self.steps, "must not be negative")
-        _require(self.images_per_step >= 1, "schedule.images_per_step", self.images_per_step, "must be at least 1")
+        for key in ("images_per_step", "accumulate"):
+            _require(getattr(self, key) >= 1, f"schedule.{key}", getattr(self, key), "must be at least 1")
+        recipe_ok = self.recipe_images is None or self.recipe_images >= 1
+        _require(recipe_ok, "schedule.recipe_images", self.recipe_images, "must be at least 1, or null for no scaling")
         _require(self.optimizer in ("sgd", "adamw"), "schedule.optimizer", self.optimizer, "must be sgd or adamw")
         _require(self.lr > 0, "schedule.lr", self.lr, "must be positive")
         for key in ("warmup_steps", "momentum", "weight_decay", "bias_lr_factor", "bias_weight_decay"):
             _require(getattr(self, key) >= 0, f"schedule.{key}", getattr(self, key), "must not be negative")
         _require(self.decay in ("step", "cosine"), "schedule.decay", self.decay, "must be step or cosine")
-        _require(self.precision in ("fp32", "bf16"), "schedule.precision", self.precision, "must be fp32 or bf16")
+        precision_ok = self.precision in ("fp32", "bf16", "fp16")
+        _require(precision_ok, "schedule.precision", self.precision, "must be fp32, bf16 or fp16")
         clip_ok = self.clip_norm is None or self.clip_norm > 0
         _require(clip_ok, "schedule.clip_norm", self.clip_norm, "must be positive, or null for no clipping")
 
@@ -226,6 +232,7 @@ class RuntimeConfig:
 
     device: str = "auto"  # auto: cuda where there is one
     workers: int = 0  # processes that read images; 0: this one, keeping the images in memory
+    compile: bool = False  # torch.compile the detector for training: needs a compiler; pays after some hundred steps
     log_every: int = 20
     checkpoint_every: int = 200
 
@@ -240,6 +247,7 @@ class Config:
     """One run, wholly resolved."""
 
     seed: int = 0
+    loss_only: bool = False  # another loss leaves focal loss's prior, matcher, score threshold and NMS IoU as they are
     weights: str = "none"  # none | run:ID
     data: DataConfig = field(default_factory=DataConfig)
     input: InputConfig = field(default_factory=InputConfig)

@@ -43,8 +43,11 @@ def test_train_evaluate_and_sweep_by_json(environment):
     assert other["id"] != record["id"]
     assert other["densities"] == record["densities"]
     plan = json.loads(invoke("sweep", "thresholds", "--json", "--dry-run", *TINY))
-    assert plan[record["id"]] == "done"
-    assert sorted(plan.values()) == ["done", "new"]
+    done, new = sorted(plan, key=lambda row: row["state"])
+    assert (done["run_id"], done["state"], done["seconds"]) == (record["id"], "done", 0)
+    assert (new["state"], new["steps"], new["images_trained"], new["images_tested"]) == ("new", 4, 32, 8)
+    assert new["seconds"] > 0
+    assert new["disk_mb"] > 1
     outcomes = json.loads(invoke("sweep", "thresholds", "--json", "--nms-iou", "0.4,0.6", *TINY))
     assert [o["state"] for o in outcomes] == ["skipped", "done", "done", "done"]  # two trained, two evaluated again
     written = json.loads(invoke("report", "tables", "--json"))
@@ -60,7 +63,8 @@ def test_the_human_output_names_every_threshold_and_the_folder(environment):
     assert text.count("\n 0.5") >= 6
     assert str(environment) in text
     text = invoke("sweep", "thresholds", "--dry-run", *TINY)
-    assert "2 runs: 1 done, 1 to run" in text
+    assert "2 runs: 0:00:" in text
+    assert "done" in text
 
 
 @pytest.mark.parametrize(

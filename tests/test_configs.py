@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from drrepro.config import compose, config_folder, expand, for_evaluation, from_dict, run_id, to_dict
+from drrepro.config import compose, config_folder, expand, for_evaluation, from_dict, run_id, scaling_note, to_dict
 from drrepro.errors import UsageError
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
@@ -69,6 +69,32 @@ def test_a_loss_brings_its_prior_matcher_and_thresholds_and_each_can_be_set_alon
         0.4,
         0.5,
     )
+
+
+def test_loss_only_changes_the_loss_alone_and_what_is_given_still_wins():
+    def without_loss(config):
+        return {key: value for key, value in to_dict(config).items() if key not in ("loss", "loss_only")}
+
+    focal, dr = compose(["loss=focal", "loss_only=true"]), compose(["loss=dr", "loss_only=true"])
+    assert (focal.loss.name, dr.loss.name) == ("focal", "dr")
+    assert without_loss(focal) == without_loss(dr)
+    assert run_id(focal) == run_id(compose(["loss=focal"]))
+    assert compose(["loss_only=true", "loss.tau=2"]).loss.tau == 2
+    assert compose(["loss_only=true", "model.prior=0.3"]).model.prior == 0.3
+
+
+def test_other_images_per_step_scale_rate_and_iterations_and_say_so():
+    recipe = ["schedule=coco_1x"]
+    half = compose([*recipe, "schedule.images_per_step=8"]).schedule
+    assert (half.lr, half.steps, half.milestones) == (0.005, 180_000, [120_000, 160_000])
+    assert half.warmup_steps == 500
+    assert scaling_note(half) == (
+        "8 images a step, not the recipe's 16: lr 0.005, 180000 steps, milestones [120000, 160000]"
+    )
+    given = compose([*recipe, "schedule.images_per_step=8", "schedule.lr=0.02", "schedule.steps=7"]).schedule
+    assert (given.lr, given.steps, given.milestones) == (0.02, 7, [120_000, 160_000])
+    assert scaling_note(compose(recipe).schedule) is None
+    assert compose(["schedule.images_per_step=2"]).schedule.steps == 1500  # no rule scales AdamW's rate
 
 
 def test_run_ids_follow_the_configuration_and_nothing_else(tmp_path, monkeypatch):

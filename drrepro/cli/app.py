@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drrepro.cli import bench, data, report, sweep, theory
-from drrepro.cli.options import ConfigDir, Debug, Json, Overrides, Quiet
+from drrepro.cli.options import ConfigDir, Debug, DryRun, Json, Overrides, Quiet
 
 if TYPE_CHECKING:
     from drrepro.schema import Config
@@ -41,6 +41,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def train(
     overrides: Overrides = None,
+    dry_run: DryRun = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -49,10 +50,19 @@ def train(
     """Train one detector and evaluate it; go on from its checkpoint if there is one.
 
     Example: drrepro train loss=dr data=digits seed=1
+    On GPUs: torchrun --nproc-per-node 8 -m drrepro train experiment=table1 runtime.workers=4
     """
+    from drrepro.cli.estimate import print_scaling, show_estimate
     from drrepro.config import compose
+    from drrepro.distributed import rank
 
-    _run(compose(overrides or [], config_dir), as_json, quiet)
+    config = compose(overrides or [], config_dir)
+    if rank() == 0 and not quiet:
+        print_scaling([config])
+    if dry_run:
+        show_estimate([config], 1, as_json, quiet)
+    else:
+        _run(config, as_json, quiet)
 
 
 @app.command()
@@ -84,10 +94,13 @@ def evaluate(
 def _run(config: "Config", as_json: bool, quiet: bool) -> None:
     from drrepro.config import data_folder, run_id, runs_folder
     from drrepro.console import print_metrics, progress
+    from drrepro.distributed import rank
     from drrepro.experiments.run import run
 
-    with progress(quiet) as report:
+    with progress(quiet or rank() > 0) as report:
         record = run(config, runs_folder(), data_folder(), report)
+    if rank() > 0:
+        return
     if as_json:
         typer.echo(json.dumps(record))
     else:

@@ -29,5 +29,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=_set_debug)]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time; each gets its share of the cores.")]
 Tables = Annotated[bool, typer.Option(help="Print the tables at the end.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print which runs exist and which are to be run; run nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print runs, steps, images, time (from a short probe) and disk; run nothing.")
+]
 Results = Annotated[Path, typer.Option(help="Where to write, under a folder for each data set.")]

@@ -92,20 +92,13 @@ def sweep_all(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Everything on the embedded data: Tables 1 and 2 on digits, Tables 1 and 3 on letters.
+    """Everything: Tables 1 and 2 on digits, or on data=coco2017, Tables 1 and 3 on letters, or on VOC2007.
 
     Example: drrepro sweep all seed=0,1,2 --jobs 2
     """
     from drrepro.experiments import plan
 
-    given = overrides or []
-    planned = [
-        plan.thresholds(["data=digits", *given], config_dir),
-        plan.scales(["data=digits", *given], config_dir),
-        plan.datasets(["data=letters", *given], config_dir),
-        plan.thresholds(["data=letters", *given], config_dir),
-    ]
-    _sweep(planned, jobs, dry_run, as_json, quiet, tables)
+    _sweep(plan.everything(overrides or [], config_dir), jobs, dry_run, as_json, quiet, tables)
 
 
 @app.command("grid")
@@ -129,16 +122,18 @@ def sweep_grid(
 
 
 def _sweep(planned: "Plans", jobs: int, dry_run: bool, as_json: bool, quiet: bool, tables: bool = True) -> None:
+    from drrepro.cli.estimate import print_scaling, show_estimate
     from drrepro.config import data_folder, run_id, runs_folder
-    from drrepro.console import print_plan, progress
+    from drrepro.console import progress
     from drrepro.experiments.plan import save_plan
-    from drrepro.experiments.sweep import state_of, sweep
+    from drrepro.experiments.sweep import sweep
 
     runs = runs_folder()
     configs = list({run_id(config): config for _, own in planned for config in own}.values())
+    if not quiet:
+        print_scaling(configs)
     if dry_run:
-        states = {run_id(config): state_of(config, runs) for config in configs}
-        typer.echo(json.dumps(states)) if as_json else print_plan(states)
+        show_estimate(configs, jobs, as_json, quiet)
         return
     for plan, _ in planned:  # before the runs, so that the report shows what an interrupted sweep has done
         save_plan(plan, runs)

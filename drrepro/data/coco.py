@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from drrepro.data.dataset import Dataset, Sample, check_files
+from drrepro.data.dataset import Dataset, Sample
 from drrepro.errors import UsageError
 
 
 def read_coco(json_path: Path, images: Path, annotated: bool = True) -> Dataset:
-    """Read one split. Degenerate boxes are dropped and listed; ids may have gaps.
+    """Read one split; images are not opened. Degenerate boxes are dropped and listed; ids may have gaps.
 
     Without ``annotated`` no objects are read: the json of a test split whose objects are secret has none.
 
-    Raises UsageError, naming the file, for a missing or malformed json, an annotation of an unknown image or
-    category, and missing images.
+    Raises UsageError, naming the file, for a missing or malformed json, and an annotation of an unknown image or
+    category.
     """
     content = _load(json_path, annotated)
     categories = sorted(content["categories"], key=lambda c: c["id"])
@@ -35,7 +35,6 @@ def read_coco(json_path: Path, images: Path, annotated: bool = True) -> Dataset:
         else:
             dropped.append(f"{where} (id {annotation.get('id')}) is {width:g} x {height:g} px")
     samples = [_sample(image, by_image[image["id"]], images, label_of) for image in content["images"]]
-    check_files(samples, json_path)
     return Dataset([c["name"] for c in categories], [c["id"] for c in categories], samples, dropped, annotated)
 
 

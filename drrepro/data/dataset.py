@@ -76,12 +76,12 @@ class Dataset:
         }
 
 
-def check_files(samples: list[Sample], source: Path) -> None:
-    """Raise UsageError naming the first image of ``source`` that is not there, and how many are missing."""
+def check_files(samples: list[Sample], split: str) -> None:
+    """Raise UsageError naming the first image of ``split`` that is not there, and how many are missing."""
     missing = [s.path for s in samples if not s.path.is_file()]
     if missing:
         raise UsageError(
-            f"{missing[0]}: image not found ({len(missing)} of {len(samples)} listed in {source} are missing)"
+            f"{missing[0]}: image not found ({len(missing)} of {len(samples)} of the {split} split are missing)"
         )
     if not samples:
-        raise UsageError(f"{source}: lists no image")
+        raise UsageError(f"the {split} split lists no image")

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from drrepro.data.dataset import Sample
 from drrepro.data.transforms import load_image
+from drrepro.distributed import own_share
 from drrepro.errors import RunError
 from drrepro.schema import InputConfig
 
@@ -121,11 +122,11 @@ def _group(
 def training_batches(
     samples: list[Sample], config: InputConfig, batch: int, seed: int, steps: range, workers: int, pin: bool = False
 ) -> Iterator[list[Item]]:
-    """Yield the items of each of ``steps``; ``pin`` them for a GPU."""
+    """Yield this rank's share of the items of each of ``steps``; ``batch`` is the number of all; ``pin`` for a GPU."""
     portraits = None
     if config.group_by_aspect:
         portraits = frozenset(i for i, sample in enumerate(samples) if sample.height >= sample.width)  # [M]
-    keys = (training_keys(len(samples), batch, config.flip, seed, step, portraits) for step in steps)
+    keys = (own_share(training_keys(len(samples), batch, config.flip, seed, step, portraits)) for step in steps)
     return _load(ImageSource(samples, config, keep=workers == 0), keys, workers, pin)
 
 

@@ -6,18 +6,20 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from drrepro.data.dataset import Dataset, Sample, check_files
+from drrepro.data.dataset import Dataset, Sample
 from drrepro.errors import UsageError
 
 Objects = list[tuple[str, list[float], bool]]  # name, box, difficult
 
 
 def read_voc(root: Path, split: str, classes: list[str]) -> Dataset:
-    """Read the images listed in ImageSets/Main/<split>.txt; an image's id is its place in the list, from 1.
+    """Read the objects of the images listed in ImageSets/Main/<split>.txt; images are not opened.
+
+    An image's id is its place in the list, from 1.
 
     VOC's corners are 1-based inclusive pixels, so x1 = xmin - 1 and x2 = xmax. Degenerate boxes
     (xmax <= xmin or ymax <= ymin) are dropped and listed. Raises UsageError, naming the file, for a missing
-    or malformed list or XML, a class that is not in ``classes``, and missing images.
+    or malformed list or XML, and a class that is not in ``classes``.
     """
     samples: list[Sample] = []
     dropped: list[str] = []
@@ -45,7 +47,6 @@ def read_voc(root: Path, split: str, classes: list[str]) -> Dataset:
                 ignore=np.array([difficult for _, _, difficult in kept], dtype=np.bool_),
             )
         )
-    check_files(samples, _list_path(root, split))
     return Dataset(classes, list(range(1, len(classes) + 1)), samples, dropped)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.loader import Batch, collate, evaluation_batches
+from drrepro.distributed import all_parts, own_share
 from drrepro.evaluation.coco import Results
 from drrepro.models.anchors import match
 from drrepro.models.postprocess import Detections, select_candidates, suppress
@@ -38,15 +39,15 @@ def detect(
 ) -> tuple[dict[float, Results], Densities]:
     """Return the detections above the lowest configured score threshold by NMS IoU, and the score densities.
 
-    ``progress`` gets (images done, all).
+    Each rank detects on its share of the images; each returns the whole. ``progress`` gets (images done, all).
     """
     model.eval()
     lowest = min([*config.evaluation.score_thresholds, config.evaluation.score_threshold])
     results: dict[float, Results] = {iou: [] for iou in nms_ious}
     densities = Densities(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
-    done = 0
+    done, own = 0, own_share(dataset.samples)
     size, workers = config.evaluation.images_per_batch, config.runtime.workers
-    batches = evaluation_batches(dataset.samples, config.input, size, workers, pin=device.type == "cuda")
+    batches = evaluation_batches(own, config.input, size, workers, pin=device.type == "cuda")
     for items in batches:
         batch = collate(items, config.input, device)
         logits, deltas, anchors = model(batch.images)
@@ -66,8 +67,14 @@ def detect(
                 kept = suppress(candidates, batch.sizes[i], iou, config.evaluation.detections_per_image)
                 results[iou] += as_results(kept, sample, batch.sizes[i], dataset.category_ids)
         done += len(items)
-        progress(done, len(dataset.samples))
-    return results, densities
+        progress(done, len(own))
+    return _merge(all_parts((results, densities)))
+
+
+def _merge(parts: list[tuple[dict[float, Results], Densities]]) -> tuple[dict[float, Results], Densities]:
+    results = {iou: [row for own, _ in parts for row in own[iou]] for iou in parts[0][0]}
+    counts = (sum(getattr(own, name) for _, own in parts) for name in ("foreground", "background"))
+    return results, Densities(*counts)
 
 
 def as_results(found: Detections, sample: Sample, size: tuple[int, int], category_ids: list[int]) -> Results:

@@ -13,6 +13,7 @@ from drrepro.schema import Config
 KINDS = {1: "thresholds", 2: "scales", 3: "datasets"}  # by the paper's tables
 FACTORS = (0.5, 0.625, 0.75, 0.875, 1.0)  # 400..800 of 800 px
 LOSSES = "loss=focal,dr"
+SECOND = {"digits": "letters", "coco2017": "voc2007"}  # the data set of Table 3 that goes with the first
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,21 @@ def datasets(overrides: list[str], config_dir: Path | None = None) -> tuple[Plan
     return _plan(
         "datasets", [LOSSES, *data, *overrides], config_dir, lambda config: config.data.paper or config.data.name
     )
+
+
+def everything(overrides: list[str], config_dir: Path | None = None) -> list[tuple[Plan, list[Config]]]:
+    """Plan Tables 1 and 2 on the first data set and Tables 1 and 3 on the second that goes with it."""
+    first = next((o.removeprefix("data=") for o in overrides if o.startswith("data=")), "digits")
+    if first not in SECOND:
+        raise UsageError(f"data={first}: all tables are of {' or '.join(SECOND)}; sweep thresholds or scales take any")
+    rest = [o for o in overrides if not o.startswith("data=")]
+    one, two = ([f"data={name}", *rest] for name in (first, SECOND[first]))
+    return [
+        thresholds(one, config_dir),
+        scales(one, config_dir),
+        datasets(two, config_dir),
+        thresholds(two, config_dir),
+    ]
 
 
 def grid(overrides: list[str], config_dir: Path | None = None, name: str = "grid") -> tuple[Plan, list[Config]]:

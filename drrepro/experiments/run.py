@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import json
 import math
+import os
 import resource
 import sys
 import time
@@ -18,20 +19,22 @@ from omegaconf import OmegaConf
 from drrepro.config import run_id, to_dict
 from drrepro.data.dataset import Dataset
 from drrepro.data.splits import open_split
+from drrepro.distributed import all_parts, process_group, rank, world
 from drrepro.errors import RunError, UsageError
 from drrepro.evaluation.coco import Matches, Results, accumulate, match_detections, summarize
-from drrepro.evaluation.detect import detect
+from drrepro.evaluation.detect import Densities, detect
 from drrepro.evaluation.submission import write_submission
 from drrepro.evaluation.voc import match_voc, summarize_voc
 from drrepro.experiments.provenance import provenance
 from drrepro.experiments.records import Record, read_record, write_record
 from drrepro.files import atomic_write, write_json, write_text
 from drrepro.models.retinanet import RetinaNet
-from drrepro.progress import Report
+from drrepro.progress import Report, silent
 from drrepro.schema import Config
 from drrepro.training.checkpoint import load_weights
 from drrepro.training.loop import train
 
+UNKNOWN: dict[str, Any] = {"metrics": [], "curve": [], "densities": None}  # where the objects are secret
 CURVE = [round(0.05 + 0.01 * i, 2) for i in range(91)]  # score thresholds of the AP curve
 
 
@@ -39,41 +42,57 @@ def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record
     """Carry out ``config`` in its folder under ``runs`` and return its record; go on from a checkpoint if there is one.
 
     With ``weights`` the detector starts from those of another run; with no ``schedule.steps`` it is evaluated only.
-    Raises UsageError before any work when the input is wrong, RunError when something fails on the way; status.json
-    then says why.
+    Under torchrun the ranks share the work; the first writes. Raises UsageError before any work when the input is
+    wrong, RunError when something fails on the way; status.json then says why.
     """
     directory = runs / run_id(config)
     finished = read_record(directory)
     if finished is not None:
         return finished
     device = pick_device(config.runtime.device)
+    _check_parts(config)
     _check_weights(config, runs)
     trained = open_split(config.data, "train", data_folder) if config.schedule.steps else None
     tested = open_split(config.data, config.evaluation.split, data_folder)
     _check_classes(config, runs, trained, tested)
-    write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
+    if rank() == 0:
+        write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
+    report = _with_status(directory, report) if rank() == 0 else silent
     try:
-        record = _carry_out(config, directory, runs, trained, tested, device, _with_status(directory, report))
-        record = write_record(directory, record)
+        with process_group(device):
+            record = _carry_out(config, directory, runs, trained, tested, device, report)
     except BaseException as error:
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         with contextlib.suppress(RunError):  # on a full disk: the first error is the one to tell
             write_json(directory / "status.json", {"state": "failed", "why": why})
         raise
-    write_json(directory / "status.json", {"state": "done"})
+    if rank() == 0:
+        write_json(directory / "status.json", {"state": "done"})
     return record
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device; ``auto`` is cuda where there is one."""
+    """Return the device; ``auto`` is cuda where there is one: this rank's own."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and world() > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"runtime.device={name}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def _check_parts(config: Config) -> None:
+    """Raise UsageError unless the images of a step can be shared equally."""
+    images, accumulate = config.schedule.images_per_step, config.schedule.accumulate
+    if images % (world() * accumulate):
+        raise UsageError(
+            f"schedule.images_per_step={images} schedule.accumulate={accumulate}: {world()} ranks with {accumulate} "
+            "passes each cannot share them equally"
+        )
 
 
 def _check_weights(config: Config, runs: Path) -> None:
@@ -138,31 +157,40 @@ def _carry_out(
         seconds = train(model, trained.samples, config, directory, device, report)
     ious = sorted({config.evaluation.nms_iou, *config.evaluation.nms_ious})
     results, densities = detect(model, tested, config, ious, device, lambda i, n: report("evaluate", i, n, {}))
+    record: Record = {}
+    if rank() == 0:
+        record = {
+            "id": run_id(config),
+            "config": to_dict(config),
+            **(_measure(config, directory, tested, results, densities) if tested.annotated else UNKNOWN),
+            "submission": None if tested.annotated else _write_submission(config, directory, tested, results),
+            "data": _data_summary(trained, tested),
+            "cost": _cost(config, model, seconds),
+            **provenance(device),
+        }
+        record = write_record(directory, record)
+    return all_parts(record)[0]
+
+
+def _measure(
+    config: Config, directory: Path, tested: Dataset, results: dict[float, Results], densities: Densities
+) -> dict[str, Any]:
+    """Return the metrics at every NMS IoU and threshold, the curve and the densities; keep matches and detections."""
     truth = tested.ground_truth()
     metrics: list[dict[str, Any]] = []
     curve: list[dict[str, float]] = []
-    for iou in ious if tested.annotated else []:
-        matches = match_detections(truth, results[iou])
-        voc = match_voc(truth, results[iou]) if config.data.format == "voc" else None
+    for iou, found in results.items():
+        matches = match_detections(truth, found)
+        voc = match_voc(truth, found) if config.data.format == "voc" else None
         for threshold in sorted({*config.evaluation.score_thresholds, config.evaluation.score_threshold}):
             row = {"nms_iou": iou, "score_threshold": threshold, **summarize(matches, threshold)}
             metrics.append({**row, **(summarize_voc(voc, threshold) if voc else {})})
         if iou == config.evaluation.nms_iou:
             curve = _curve(matches, metrics[0]["score_threshold"])
             _write_matches(directory, matches)
-            _write_detections(directory, results[iou])
-    submission = None if tested.annotated else _write_submission(config, directory, tested, results)
-    return {
-        "id": run_id(config),
-        "config": to_dict(config),
-        "metrics": metrics,
-        "curve": curve,
-        "densities": {name: counts.tolist() for name, counts in vars(densities).items()} if tested.annotated else None,
-        "submission": submission,
-        "data": _data_summary(trained, tested),
-        "cost": _cost(config, model, seconds),
-        **provenance(device),
-    }
+            _write_detections(directory, found)
+    counts = {name: counts.tolist() for name, counts in vars(densities).items()}
+    return {"metrics": metrics, "curve": curve, "densities": counts}
 
 
 def _curve(matches: Matches, lowest: float) -> list[dict[str, float]]:

@@ -15,7 +15,7 @@ from drrepro.losses.stream import check, compute_dtype, pair_masks, pieces, put,
 
 
 class FocalLoss(nn.Module):
-    """sum of -alpha_t (1 - p_t)^gamma log(p_t) over (anchor, class), divided by positives + images."""
+    """sum of -alpha_t (1 - p_t)^gamma log(p_t) over (anchor, class), divided by positives + images [M]."""
 
     def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
         """Raise ValueError for a negative gamma or an alpha outside [0, 1]."""
@@ -28,39 +28,42 @@ class FocalLoss(nn.Module):
         self.alpha = alpha
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, labels: Tensor, normalizer: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar: float64 for float64 logits, else float32.
 
         logits (B, A, K) floating point; labels (B, A) int64: -1 ignored, 0 background, 1..K the class.
+        ``normalizer``, a scalar, replaces positives + images where these are a part of a larger batch.
         """
         check(logits, labels)
-        return _Focal.apply(logits, labels, self)  # type: ignore[no-any-return]
+        if normalizer is None:
+            normalizer = (labels > 0).sum() + len(labels)
+        return _Focal.apply(logits, labels, normalizer, self)  # type: ignore[no-any-return]
 
 
 class _Focal(torch.autograd.Function):
     """The gradient is known but for a factor once the terms are, so one pass yields both."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, loss: FocalLoss) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, normalizer: Tensor, loss: FocalLoss) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
-            total, gradient = _total_and_gradient(logits, labels, loss, ctx.needs_input_grad[0])
-        ctx.save_for_backward(logits, labels)
+            total, gradient = _total_and_gradient(logits, labels, normalizer, loss, ctx.needs_input_grad[0])
+        ctx.save_for_backward(logits, labels, normalizer)
         ctx.loss, ctx.gradient = loss, gradient
         return total.to(compute_dtype(logits))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         gradient, ctx.gradient = ctx.gradient, None  # it is handed on, so a second backward needs its own
         if gradient is None:
-            logits, labels = ctx.saved_tensors
-            _, gradient = _total_and_gradient(logits, labels, ctx.loss, with_gradient=True)
+            logits, labels, normalizer = ctx.saved_tensors
+            _, gradient = _total_and_gradient(logits, labels, normalizer, ctx.loss, with_gradient=True)
             assert gradient is not None
-        return gradient.mul_(upstream), None, None
+        return gradient.mul_(upstream), None, None, None
 
 
 def _total_and_gradient(
-    logits: Tensor, labels: Tensor, loss: FocalLoss, with_gradient: bool
+    logits: Tensor, labels: Tensor, normalizer: Tensor, loss: FocalLoss, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return the loss (float64) and, if asked for, its gradient.
 
@@ -70,7 +73,7 @@ def _total_and_gradient(
     weight, positive, column = pair_masks(labels, dtype)
     x_pos = logits.gather(2, column).to(dtype)
     n_pos, log_p_pos = (-x_pos).sigmoid(), functional.logsigmoid(x_pos)
-    scale = 1 / (positive.sum() + len(labels)).double()
+    scale = 1 / normalizer.double()
     weight *= (1 - loss.alpha) * scale
     scale_pos = (loss.alpha * scale).to(dtype) * positive * _power_(n_pos.clone(), loss.gamma)
     gradient_pos = scale_pos * (loss.gamma * (1 - n_pos) * log_p_pos - n_pos)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Elements of a piece: few enough that some float32 buffers of them stay in cache, enough that calls cost little.
-PIECE = {"cpu": 2**16}
-LARGE_PIECE = 2**24
+# Elements of a piece, on a CPU for each thread: few enough that some float32 buffers of them stay in its cache, enough
+# that calls cost little.
+CPU_PIECE = 2**16
+PIECE = 2**24
 
 
 def check(logits: Tensor, labels: Tensor) -> None:
@@ -57,7 +58,8 @@ def pieces(*tensors: Tensor, scratch: int) -> Iterator[tuple[int, tuple[Tensor, 
     Yield the image, a view (r, ...) of each tensor, and ``scratch`` tensors (r, K) that each piece overwrites.
     """
     logits = tensors[0]
-    rows = max(1, PIECE.get(logits.device.type, LARGE_PIECE) // logits.shape[2])
+    size = CPU_PIECE * torch.get_num_threads() if logits.device.type == "cpu" else PIECE
+    rows = max(1, size // logits.shape[2])
     shape = min(rows, logits.shape[1]), logits.shape[2]
     buffers = [logits.new_empty(shape, dtype=compute_dtype(logits)) for _ in range(scratch)]
     for image in range(len(logits)):

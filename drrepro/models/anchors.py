@@ -40,6 +40,11 @@ def cell_anchors(config: ModelConfig, level: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32)
 
 
+def level_sizes(height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Return (h, w) of the feature maps P3..P7 of an image: every layer that halves rounds up."""
+    return tuple((-(-height // stride), -(-width // stride)) for stride in STRIDES)
+
+
 class AnchorGrid:
     """The anchors of every cell, cached per sizes of the feature maps."""
 

@@ -14,13 +14,19 @@ NAME = "checkpoint.pt"
 
 
 def save_checkpoint(
-    directory: Path, model: RetinaNet, optimizer: torch.optim.Optimizer, step: int, seconds: dict[str, float]
+    directory: Path,
+    model: RetinaNet,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    step: int,
+    seconds: dict[str, float],
 ) -> None:
     """Write the state after ``step`` steps, atomically. Batches need no state: they are a function of (seed, step)."""
     state = {
         "step": step,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
         "rng": torch.get_rng_state(),
         "seconds": seconds,
     }
@@ -39,7 +45,7 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: state[key] for key in ("step", "model", "optimizer", "rng", "seconds")}
+        return {key: state[key] for key in ("step", "model", "optimizer", "scaler", "rng", "seconds")}
     except Exception as error:  # torch.load raises whatever the damaged bytes make it raise
         raise RunError(f"{path}: not a readable checkpoint ({_first_line(error)}); remove it to train again") from None
 

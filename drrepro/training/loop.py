@@ -3,21 +3,25 @@
 import json
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Batch, collate, training_batches
+from drrepro.distributed import first_buffers, rank, sum_over_ranks, world
 from drrepro.errors import RunError, UsageError
 from drrepro.files import write_text
-from drrepro.models.anchors import match
+from drrepro.losses import DRLoss, FocalLoss
+from drrepro.models.anchors import level_sizes, match
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import Report
 from drrepro.schema import Config
 from drrepro.training.checkpoint import load_checkpoint, save_checkpoint
-from drrepro.training.losses import box_loss, build_loss
+from drrepro.training.losses import box_loss, build_loss, classification_loss
 from drrepro.training.schedule import build_optimizer, learning_rate, set_learning_rate
 
 
@@ -26,59 +30,106 @@ def train(
 ) -> dict[str, float]:
     """Train ``model`` in place, from the checkpoint in ``directory`` if there is one; return wall and CPU seconds.
 
-    Writes metrics.jsonl and checkpoint.pt. Raises RunError at the first loss that is not finite.
+    Each rank computes its share of every step; rank 0 writes metrics.jsonl and checkpoint.pt. Raises RunError at the
+    first loss that is not finite.
     """
     samples = [s for s in samples if not config.input.skip_empty or (~s.ignore).any()]
     if not samples:
         raise UsageError(f"data={config.data.name}: no training image has an object; set input.skip_empty=false")
-    optimizer = build_optimizer(model, config.schedule)
-    start, before = _resume(model, optimizer, directory, config.schedule.steps)
-    clock = _Clock(before)
-    log = _Log(directory / "metrics.jsonl", start)
-    batch_size, total = config.schedule.images_per_step, config.schedule.steps
-    classification = build_loss(config.loss)
+    schedule, total = config.schedule, config.schedule.steps
+    optimizer = build_optimizer(model, schedule)
+    scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16")
+    start, before = _resume(model, optimizer, scaler, directory, total)
+    clock, log = _Clock(before), _Log(directory / "metrics.jsonl", start)
+    classification, detector = build_loss(config.loss), _prepare(model, config, device)
     steps = range(start, total)
-    pin = device.type == "cuda"
-    batches = training_batches(samples, config.input, batch_size, config.seed, steps, config.runtime.workers, pin)
+    pin, workers = device.type == "cuda", config.runtime.workers
+    batches = training_batches(samples, config.input, schedule.images_per_step, config.seed, steps, workers, pin)
     model.train()
     for step, items in zip(steps, batches, strict=True):
-        rate = learning_rate(step, config.schedule)
+        rate = learning_rate(step, schedule)
         set_learning_rate(optimizer, rate)
-        parts = _losses(model, classification, collate(items, config.input, device), config)
-        loss = torch.stack(list(parts.values())).sum()
-        numbers = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}, "lr": rate}
+        size = len(items) // schedule.accumulate
+        parts = [collate(items[i : i + size], config.input, device) for i in range(0, len(items), size)]
+        numbers = {**add_gradients(detector, model, classification, scaler, parts, config), "lr": rate}
         if not math.isfinite(numbers["loss"]):
             shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
             raise RunError(f"{directory}: step {step}: the loss is not finite ({shown}); lower schedule.lr")
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.schedule.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.schedule.clip_norm)
-        optimizer.step()
+        if schedule.clip_norm is not None:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
         done = step + 1
-        numbers["images_per_second"] = (done - start) * batch_size / clock.elapsed()
+        numbers["images_per_second"] = (done - start) * schedule.images_per_step / clock.elapsed()
         if done % config.runtime.log_every == 0 or done == total:
             log.add(done, numbers)
         report("train", done, total, numbers)
-        if done % config.runtime.checkpoint_every == 0 or done == total:
-            save_checkpoint(directory, model, optimizer, done, clock.seconds())
+        if rank() == 0 and (done % config.runtime.checkpoint_every == 0 or done == total):
+            save_checkpoint(directory, model, optimizer, scaler, done, clock.seconds())
+    first_buffers(model)
     return clock.seconds()
 
 
-def _losses(model: RetinaNet, classification: torch.nn.Module, batch: Batch, config: Config) -> dict[str, Tensor]:
-    bf16 = config.schedule.precision == "bf16"
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
-        logits, deltas, levels = model(batch.images)
-    anchors = torch.cat(levels)
-    labels, boxes = match(anchors, batch.boxes, batch.labels, config.matcher)
-    return {
-        "classification": classification(logits, labels),
-        "box": box_loss(deltas, anchors, labels, boxes, config.loss, config.model.box_weights),
-    }
+def _prepare(model: RetinaNet, config: Config, device: torch.device) -> nn.Module:
+    """Return what the loop calls: the model, compiled if asked for, its gradients averaged over the ranks."""
+    if config.runtime.compile:
+        model.compile()
+    if world() == 1:
+        return model
+    return DistributedDataParallel(model, [device] if device.type == "cuda" else None)
+
+
+def add_gradients(
+    detector: nn.Module,
+    model: RetinaNet,
+    classification: DRLoss | FocalLoss,
+    scaler: torch.amp.GradScaler,
+    parts: list[Batch],
+    config: Config,
+) -> dict[str, float]:
+    """Add to the parameters the (scaled) gradients of one step's loss, part by part, and return the loss and its terms.
+
+    Parts and ranks make no difference: every part has as many images, and what losses are divided by is counted over
+    all of them first. Batch norm, where it is trained, is of each part alone.
+    """
+    targets = [_targets(model, batch, config) for batch in parts]
+    positives = sum_over_ranks(torch.stack([(labels > 0).sum() for _, labels, _ in targets]).sum())
+    terms = torch.zeros(2, device=positives.device)
+    for i, (batch, (anchors, labels, boxes)) in enumerate(zip(parts, targets, strict=True)):
+        last = i == len(parts) - 1
+        with nullcontext() if last or world() == 1 else detector.no_sync():  # type: ignore[operator]
+            logits, deltas = _forward(detector, batch, config.schedule.precision)
+            share = torch.stack(
+                [
+                    classification_loss(classification, logits, labels, positives, len(parts) * world()),
+                    box_loss(deltas, anchors, labels, boxes, config.loss, config.model.box_weights, positives),
+                ]
+            )
+            loss = scaler.scale(share.sum() * world())  # times world(), since the ranks' gradients are averaged
+            loss.backward()  # type: ignore[no-untyped-call]
+        terms += share.detach()
+    classified, box = sum_over_ranks(terms).tolist()
+    return {"loss": classified + box, "classification": classified, "box": box}
+
+
+def _targets(model: RetinaNet, batch: Batch, config: Config) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the anchors (A, 4) of a batch, their labels (B, A) and the boxes that they matched (B, A, 4)."""
+    height, width = batch.images.shape[2:]
+    anchors = torch.cat(model.anchors.levels(level_sizes(height, width), batch.images.device))
+    return anchors, *match(anchors, batch.boxes, batch.labels, config.matcher)
+
+
+def _forward(detector: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, Tensor]:
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    with torch.autocast(batch.images.device.type, dtype, enabled=dtype is not None):
+        logits, deltas, _ = detector(batch.images)
+    return logits, deltas
 
 
 def _resume(
-    model: RetinaNet, optimizer: torch.optim.Optimizer, directory: Path, total: int
+    model: RetinaNet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, directory: Path, total: int
 ) -> tuple[int, dict[str, float]]:
     """Load the checkpoint, if any; return the steps done and the seconds spent on them."""
     state = load_checkpoint(directory)
@@ -87,6 +138,7 @@ def _resume(
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
     except (RuntimeError, ValueError, KeyError, TypeError):
         raise RunError(f"{directory}: checkpoint of another version of drrepro; remove it to train again") from None
@@ -113,10 +165,14 @@ class _Log:
 
     def __init__(self, path: Path, start: int) -> None:
         self.path = path
+        if rank() > 0:
+            return
         lines = path.read_text().splitlines() if path.is_file() else []
         write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= start))
 
     def add(self, step: int, numbers: dict[str, float]) -> None:
+        if rank() > 0:
+            return
         rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
         try:
             with self.path.open("a") as file:

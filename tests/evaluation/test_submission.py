@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from drrepro.cli import app
 from drrepro.config import compose, for_evaluation, run_id
+from drrepro.data.splits import split_root
 from drrepro.errors import RunError, UsageError
 from drrepro.evaluation.submission import validate_submission, write_submission
 from drrepro.experiments.run import run
@@ -101,8 +102,7 @@ def secret(environment, data_folder, tmp_path, monkeypatch):
 
 
 TESTDEV = [
-    "data.name=testdev",
-    "data.folder=coco2017",
+    "data.name=coco2017_testdev",
     "data.embedded=false",
     "data.submission=test-dev2017",
     "data.test_json=annotations/image_info_test-dev2017.json",
@@ -154,8 +154,10 @@ def test_only_a_split_that_is_to_be_submitted_may_lack_annotations(environment, 
         compose(["data.submission=test-dev2017", "evaluation.detections_per_image=300"])
 
 
-def test_the_test_dev_option_lies_beside_coco2017():
+def test_the_test_dev_option_lies_beside_coco2017(tmp_path):
+    (tmp_path / "coco2017").mkdir()
     config = compose(["data=coco2017_testdev", "model=small"])
-    assert (config.data.folder, config.data.root, config.data.submission) == ("coco2017", None, "test-dev2017")
+    assert (config.data.root, config.data.submission) == (None, "test-dev2017")
+    assert split_root(config.data, tmp_path) == tmp_path / "coco2017"
     assert (config.data.test_json, config.data.test_images) == ("annotations/image_info_test-dev2017.json", "test2017")
     assert config.input.scale == 800

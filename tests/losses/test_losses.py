@@ -147,7 +147,7 @@ def test_pieces_make_no_difference(loss, shape, monkeypatch):
     logits, labels = torch.randn(shape, dtype=torch.float64), torch.randint(-1, shape[2] + 1, shape[:2])
     results = []
     for size in (2**24, 2**17, 997):
-        monkeypatch.setitem(stream.PIECE, "cpu", size)
+        monkeypatch.setattr(stream, "CPU_PIECE", size)
         leaf = logits.clone().requires_grad_()
         loss(leaf, labels).backward()
         results.append(leaf.grad)

@@ -1,0 +1,57 @@
+"""What --dry-run prints."""
+
+import json
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from drrepro.schema import Config
+
+
+def show_estimate(configs: "list[Config]", jobs: int, as_json: bool, quiet: bool) -> None:
+    """Probe and print what the runs will cost."""
+    import pandas as pd
+
+    from drrepro.config import data_folder, runs_folder
+    from drrepro.console import print_plain, progress
+    from drrepro.experiments.estimate import estimate
+
+    with progress(quiet) as report:
+        rows = estimate(configs, runs_folder(), data_folder(), lambda i, n: report("probe", i, n, {}))
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows]))
+        return
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    frame["seconds"] = [str(timedelta(seconds=round(s))) for s in frame["seconds"]]
+    frame["disk_mb"] = [f"{size:.0f}" for size in frame["disk_mb"]]
+    names = {
+        "run_id": "run",
+        "images_trained": "trained on",
+        "images_tested": "tested on",
+        "seconds": "time",
+        "disk_mb": "MB",
+    }
+    print_plain(
+        "images, steps and time to go; a few images timed on this machine, nothing written", frame.rename(columns=names)
+    )
+    seconds, disk = sum(row.seconds for row in rows), sum(row.disk_mb for row in rows)
+    typer.echo(f"{len(rows)} runs: {timedelta(seconds=round(seconds))} one after the other, {disk / 1e3:.2f} GB")
+    if jobs > 1:
+        typer.echo(
+            f"--jobs {jobs} on one CPU shares its cores: take the time of one after the other as the upper limit"
+        )
+    if any(row.images_tested is None for row in rows):
+        typer.echo("the data are not here yet: evaluation is left out, 80 classes are assumed")
+
+
+def print_scaling(configs: "list[Config]") -> None:
+    """Say, once each, where a schedule was fitted to other images per step than its recipe's."""
+    from drrepro.config import scaling_note
+
+    for note in sorted(
+        {note for config in configs if config.schedule.steps and (note := scaling_note(config.schedule))}
+    ):
+        typer.echo(note, err=True)
