@@ -41,6 +41,11 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def on_any_rank(flag: bool, device: torch.device) -> bool:
+    """Return whether ``flag`` is true somewhere: on each rank the same."""
+    return flag if world() == 1 else bool(sum_over_ranks(torch.tensor(float(flag), device=device)).item())
+
+
 def all_parts(part: T) -> list[T]:
     """Return every rank's ``part``, in the order of their numbers, on each rank."""
     if world() == 1:

@@ -9,6 +9,7 @@ import os
 import resource
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ from drrepro.evaluation.coco import Matches, Results, accumulate, match_detectio
 from drrepro.evaluation.detect import Densities, detect
 from drrepro.evaluation.submission import write_submission
 from drrepro.evaluation.voc import match_voc, summarize_voc
+from drrepro.experiments.lock import hold
 from drrepro.experiments.provenance import provenance
 from drrepro.experiments.records import Record, read_record, write_record
 from drrepro.files import atomic_write, write_json, write_text
+from drrepro.interrupt import interruptible
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import Report, silent
 from drrepro.schema import Config
-from drrepro.training.checkpoint import load_weights
+from drrepro.training.checkpoint import BEFORE, load_weights
 from drrepro.training.loop import train
 
 UNKNOWN: dict[str, Any] = {"metrics": [], "curve": [], "densities": None}  # where the objects are secret
@@ -55,19 +58,24 @@ def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record
     trained = open_split(config.data, "train", data_folder) if config.schedule.steps else None
     tested = open_split(config.data, config.evaluation.split, data_folder)
     _check_classes(config, runs, trained, tested)
-    if rank() == 0:
-        write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
-    report = _with_status(directory, report) if rank() == 0 else silent
     try:
-        with process_group(device):
+        with interruptible(), hold(directory) if rank() == 0 else nullcontext(), process_group(device):
+            finished = all_parts(read_record(directory))[0]  # perhaps somebody else's, while this one waited
+            if finished is not None:
+                return finished
+            if rank() == 0:
+                write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
+            report = _with_status(directory, report) if rank() == 0 else silent
             record = _carry_out(config, directory, runs, trained, tested, device, report)
     except BaseException as error:
-        why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        interrupted = isinstance(error, KeyboardInterrupt)
+        why = "interrupted" if interrupted else str(error) or type(error).__name__
         with contextlib.suppress(RunError):  # on a full disk: the first error is the one to tell
-            write_json(directory / "status.json", {"state": "failed", "why": why})
+            write_json(directory / "status.json", {"state": "interrupted" if interrupted else "failed", "why": why})
         raise
     if rank() == 0:
         write_json(directory / "status.json", {"state": "done"})
+        (directory / BEFORE).unlink(missing_ok=True)  # it takes as much room as the weights
     return record
 
 

@@ -12,9 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Batch, collate, training_batches
-from drrepro.distributed import first_buffers, rank, sum_over_ranks, world
+from drrepro.distributed import first_buffers, on_any_rank, rank, sum_over_ranks, world
 from drrepro.errors import RunError, UsageError
 from drrepro.files import write_text
+from drrepro.interrupt import deferred
 from drrepro.losses import DRLoss, FocalLoss
 from drrepro.models.anchors import level_sizes, match
 from drrepro.models.retinanet import RetinaNet
@@ -31,7 +32,7 @@ def train(
     """Train ``model`` in place, from the checkpoint in ``directory`` if there is one; return wall and CPU seconds.
 
     Each rank computes its share of every step; rank 0 writes metrics.jsonl and checkpoint.pt. Raises RunError at the
-    first loss that is not finite.
+    first loss that is not finite, and after a signal, once there is a checkpoint, KeyboardInterrupt.
     """
     samples = [s for s in samples if not config.input.skip_empty or (~s.ignore).any()]
     if not samples:
@@ -46,28 +47,27 @@ def train(
     pin, workers = device.type == "cuda", config.runtime.workers
     batches = training_batches(samples, config.input, schedule.images_per_step, config.seed, steps, workers, pin)
     model.train()
-    for step, items in zip(steps, batches, strict=True):
-        rate = learning_rate(step, schedule)
-        set_learning_rate(optimizer, rate)
-        size = len(items) // schedule.accumulate
-        parts = [collate(items[i : i + size], config.input, device) for i in range(0, len(items), size)]
-        numbers = {**add_gradients(detector, model, classification, scaler, parts, config), "lr": rate}
-        if not math.isfinite(numbers["loss"]):
-            shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
-            raise RunError(f"{directory}: step {step}: the loss is not finite ({shown}); lower schedule.lr")
-        if schedule.clip_norm is not None:
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        done = step + 1
-        numbers["images_per_second"] = (done - start) * schedule.images_per_step / clock.elapsed()
-        if done % config.runtime.log_every == 0 or done == total:
-            log.add(done, numbers)
-        report("train", done, total, numbers)
-        if rank() == 0 and (done % config.runtime.checkpoint_every == 0 or done == total):
-            save_checkpoint(directory, model, optimizer, scaler, done, clock.seconds())
+    with deferred() as signalled:
+        for step, items in zip(steps, batches, strict=True):
+            rate = learning_rate(step, schedule)
+            set_learning_rate(optimizer, rate)
+            size = len(items) // schedule.accumulate
+            parts = [collate(items[i : i + size], config.input, device) for i in range(0, len(items), size)]
+            numbers = {**add_gradients(detector, model, classification, scaler, parts, config), "lr": rate}
+            if not math.isfinite(numbers["loss"]):
+                shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+                raise RunError(f"{directory}: step {step}: the loss is not finite ({shown}); lower schedule.lr")
+            _update(model, optimizer, scaler, schedule.clip_norm)
+            done = step + 1
+            numbers["images_per_second"] = (done - start) * schedule.images_per_step / clock.elapsed()
+            if done % config.runtime.log_every == 0 or done == total:
+                log.add(done, numbers)
+            report("train", done, total, numbers)
+            stop = on_any_rank(signalled(), device)
+            if rank() == 0 and (done % config.runtime.checkpoint_every == 0 or done == total or stop):
+                save_checkpoint(directory, model, optimizer, scaler, done, clock.seconds())
+            if stop:
+                raise KeyboardInterrupt
     first_buffers(model)
     return clock.seconds()
 
@@ -112,6 +112,17 @@ def add_gradients(
         terms += share.detach()
     classified, box = sum_over_ranks(terms).tolist()
     return {"loss": classified + box, "classification": classified, "box": box}
+
+
+def _update(
+    model: RetinaNet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip_norm: float | None
+) -> None:
+    if clip_norm is not None:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
 
 
 def _targets(model: RetinaNet, batch: Batch, config: Config) -> tuple[Tensor, Tensor, Tensor]:

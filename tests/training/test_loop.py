@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -67,15 +69,52 @@ def test_a_loss_that_is_not_finite_stops_with_its_parts_and_keeps_what_was_done(
     assert "not finite" in status["why"]
 
 
-def test_a_damaged_checkpoint_is_named(data_folder, tmp_path):
+def damage(path, how):
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes(255 - byte for byte in content[middle : middle + 64]) + content[middle + 64 :]
+    path.write_bytes({"truncated": content[:1000], "empty": b"", "flipped": flipped}[how])
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "flipped"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_ends_the_same(how, data_folder, tmp_path, caplog):
+    config = compose([*TINY, "schedule.steps=6", "evaluation.score_thresholds=[0.05]"])
+    name = run_id(config)
+    run(config, tmp_path / "a", data_folder, silent)
+    with pytest.raises(StopError):
+        run(config, tmp_path / "b", data_folder, stop_at(5))
+    damage(tmp_path / "b" / name / "checkpoint.pt", how)
+    run(config, tmp_path / "b", data_folder, silent)
+    assert "checkpoint.pt: not a readable checkpoint" in caplog.text
+    for key, value in weights(tmp_path / "a" / name).items():
+        assert torch.equal(value, weights(tmp_path / "b" / name)[key]), key
+    assert not (tmp_path / "b" / name / "checkpoint.before.pt").exists()
+
+
+def test_checkpoints_that_are_all_damaged_are_named(data_folder, tmp_path):
     config = compose(TINY)
     directory = tmp_path / run_id(config)
     with pytest.raises(StopError):
         run(config, tmp_path, data_folder, stop_at(3))
-    path = directory / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:1000])
+    damage(directory / "checkpoint.pt", "truncated")
     with pytest.raises(RunError, match=r"checkpoint\.pt: not a readable checkpoint .* remove it to train again"):
         run(config, tmp_path, data_folder, silent)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_of_that_very_step(number, data_folder, tmp_path):
+    config = compose([*TINY, "runtime.checkpoint_every=100"])
+    directory = tmp_path / run_id(config)
+
+    def send(stage, done, total, numbers):
+        if stage == "train" and done == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, data_folder, send)
+    assert load_checkpoint(directory)["step"] == 3
+    assert json.loads((directory / "status.json").read_text()) == {"state": "interrupted", "why": "interrupted"}
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_checkpoint_never_runs_code(data_folder, tmp_path):
