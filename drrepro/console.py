@@ -81,7 +81,19 @@ def describe(numbers: dict[str, float]) -> str:
 
 
 def print_metrics(record: dict[str, Any], directory: Path) -> None:
-    """Print a run's metrics at each threshold, per cent, and where they are kept."""
+    """Print a run's metrics at each threshold, per cent, and where they are kept; or what to upload for them."""
+    if record["metrics"]:
+        _print_thresholds(record)
+    else:
+        print("The objects of this split are secret; for its metrics upload the zip at https://cocodataset.org/#upload")
+        print(record["submission"])
+    dropped = record["data"]["dropped_boxes"]
+    if dropped:
+        print(f"{len(dropped)} degenerate boxes dropped, listed in record.json; the first: {dropped[0]}")
+    print(directory)
+
+
+def _print_thresholds(record: dict[str, Any]) -> None:
     names = [name for name in record["metrics"][0] if name not in ("nms_iou", "score_threshold")]
     table = _table("NMS", "threshold", *names)
     own = record["config"]["evaluation"]["score_threshold"]
@@ -90,10 +102,6 @@ def print_metrics(record: dict[str, Any], directory: Path) -> None:
         style = "bold" if row["score_threshold"] == own else None
         table.add_row(f"{row['nms_iou']:g}", f"{row['score_threshold']:g}", *values, style=style)
     _print(table)
-    dropped = record["data"]["dropped_boxes"]
-    if dropped:
-        print(f"{len(dropped)} degenerate boxes dropped, listed in record.json; the first: {dropped[0]}")
-    print(directory)
 
 
 def print_checks(checks: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ class DataConfig:
     train_split: str | None = None
     tune_split: str | None = None
     test_split: str | None = None
+    submission: str | None = None  # the evaluation server's name of a coco test split whose objects it keeps secret
     classes: list[str] | None = None  # of a voc folder; default: as found in its annotations
     sha256: str | None = None  # of an embedded set, filled in when composed: other images, other run
 
@@ -44,6 +45,9 @@ class DataConfig:
             re.fullmatch(r"[\w.-]+", self.name) is not None, "data.name", self.name, "takes letters, digits and ._-"
         )
         _require(self.format in ("coco", "voc"), "data.format", self.format, "must be coco or voc")
+        if self.submission is not None:
+            valid = self.format == "coco" and re.fullmatch(r"[a-z0-9-]+", self.submission) is not None
+            _require(valid, "data.submission", self.submission, "takes a-z, 0-9 and -, with data.format=coco")
         _require(self.paper in (None, "coco2017", "voc2007"), "data.paper", self.paper, "must be coco2017 or voc2007")
 
 
@@ -59,6 +63,7 @@ class InputConfig:
     mean: list[float] = field(default_factory=lambda: [102.9801, 115.9465, 122.7717])  # of the 0-255 channels, in order
     std: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
     skip_empty: bool = True  # images without a box are left out of training
+    group_by_aspect: bool = True  # a training batch is of portraits or of landscapes: less padding
 
     def __post_init__(self) -> None:
         _require(self.scale >= 16, "input.scale", self.scale, "the short side needs at least 16 px")
@@ -262,6 +267,9 @@ class Config:
         _require(self.seed >= 0, "seed", self.seed, "must not be negative")
         known = re.fullmatch(r"run:[\w.-]+|(?!run:).+", self.weights) is not None
         _require(known, "weights", self.weights, "must be none, imagenet, the path of a file, or run:ID")
+        limit = self.evaluation.detections_per_image
+        counted = self.data.submission is None or limit <= 100
+        _require(counted, "evaluation.detections_per_image", limit, "the evaluation server takes at most 100")
         for key, value in numbers(self):
             _require(math.isfinite(value), key, value, "must be finite")
 

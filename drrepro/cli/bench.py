@@ -35,6 +35,32 @@ def bench_evaluation(
         print_plain("all score thresholds against one, medians", frame)
 
 
+@app.command("input")
+def bench_input(
+    overrides: Overrides = None,
+    images: Annotated[int, typer.Option(min=1, help="Training images to read, at most.")] = 100,
+    repeats: Annotated[int, typer.Option(min=1, help="Measured repetitions of each.")] = 5,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Images per second of one worker of the input pipeline, against plain decoding and resizing of the same files.
+
+    Example: drrepro bench input data=digits input.scale=400
+    """
+    from drrepro.bench.input import bench
+    from drrepro.config import compose, data_folder
+    from drrepro.console import print_plain, progress
+
+    config = compose(overrides or [])
+    with progress(quiet) as report:
+        frame = bench(config, data_folder(), images, repeats, stage(report, "bench"))
+    if as_json:
+        typer.echo(frame.to_json(orient="records"))
+    else:
+        print_plain("images per second, medians; ratio to plain decoding and resizing", frame)
+
+
 @app.command("losses")
 def bench_losses(
     results: Results = Path("results"),

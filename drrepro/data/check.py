@@ -18,7 +18,11 @@ from drrepro.errors import RunError, UsageError
 from drrepro.progress import Report
 from drrepro.schema import DataConfig, InputConfig
 
-PUBLISHED = {"coco2017": {"train": 118_287, "test": 5_000}, "voc2007": {"train": 5_011, "test": 4_952}}  # images
+PUBLISHED = {  # images
+    "coco2017": {"train": 118_287, "test": 5_000},
+    "coco2017_testdev": {"test": 20_288},
+    "voc2007": {"train": 5_011, "test": 4_952},
+}
 DEGENERATE = {("coco2017", "train"): 2}  # boxes of no height that are published so: cocoapi issue 355
 OUTSIDE = 1.0  # px: annotations are rounded
 FEW = 256  # images that one process decodes sooner than others start

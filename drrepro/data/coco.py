@@ -13,13 +13,15 @@ from drrepro.data.dataset import Dataset, Sample
 from drrepro.errors import UsageError
 
 
-def read_coco(json_path: Path, images: Path) -> Dataset:
-    """Read one split; images are not opened. Degenerate boxes are dropped and listed; category ids may have gaps.
+def read_coco(json_path: Path, images: Path, annotated: bool = True) -> Dataset:
+    """Read one split; images are not opened. Degenerate boxes are dropped and listed; ids may have gaps.
+
+    Without ``annotated`` no objects are read: the json of a test split whose objects are secret has none.
 
     Raises UsageError, naming the file, for a missing or malformed json, and an annotation of an unknown image or
     category.
     """
-    content = _load(json_path)
+    content = _load(json_path, annotated)
     categories = sorted(content["categories"], key=lambda c: c["id"])
     label_of = {c["id"]: i + 1 for i, c in enumerate(categories)}
     known = {image["id"] for image in content["images"]}
@@ -33,16 +35,18 @@ def read_coco(json_path: Path, images: Path) -> Dataset:
         else:
             dropped.append(f"{where} (id {annotation.get('id')}) is {width:g} x {height:g} px")
     samples = [_sample(image, by_image[image["id"]], images, label_of) for image in content["images"]]
-    return Dataset([c["name"] for c in categories], [c["id"] for c in categories], samples, dropped)
+    return Dataset([c["name"] for c in categories], [c["id"] for c in categories], samples, dropped, annotated)
 
 
-def _load(json_path: Path) -> dict[str, Any]:
+def _load(json_path: Path, annotated: bool) -> dict[str, Any]:
     try:
         content = json.loads(json_path.read_bytes())
     except FileNotFoundError:
         raise UsageError(f"{json_path}: not found; set data.root and the data.*_json keys") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{json_path}: not readable as json ({error})") from None
+    if isinstance(content, dict) and not annotated:
+        content["annotations"] = []
     needed = {"images": {"id", "file_name", "width", "height"}, "categories": {"id", "name"}, "annotations": set()}
     for key, entries in needed.items():
         rows = content.get(key) if isinstance(content, dict) else None
@@ -52,8 +56,14 @@ def _load(json_path: Path) -> dict[str, Any]:
             if not isinstance(row, dict) or any(row.get(entry) is None for entry in entries):
                 raise UsageError(f"{json_path}: an entry of {key} needs {', '.join(sorted(entries)) or 'keys'}: {row}")
         ids = [row["id"] for row in rows] if "id" in entries else []
+        for number in ids:
+            if type(number) is not int or abs(number) >= 2**53:  # beyond, json readers round
+                raise UsageError(f"{json_path}: an id in {key} is not a whole number below 2^53: {number!r}")
         if len(set(ids)) < len(ids):
             raise UsageError(f"{json_path}: an id stands twice in {key}")
+    for row in content["images"]:
+        if not all(isinstance(row[side], int | float) and row[side] >= 1 for side in ("width", "height")):
+            raise UsageError(f"{json_path}: width and height of an image must be at least 1 px: {row}")
     return content  # type: ignore[no-any-return]
 
 

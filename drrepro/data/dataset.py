@@ -38,6 +38,7 @@ class Dataset:
     category_ids: list[int]
     samples: list[Sample]
     dropped: list[str] = field(default_factory=list)  # one line for each degenerate box left out
+    annotated: bool = True  # whether the objects are known; where not, every image seems empty
     sha256: str | None = None  # of an embedded set
 
     def ground_truth(self) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def read_split(config: DataConfig, split: str, root: Path) -> Dataset:
         json_path, images = getattr(config, f"{split}_json"), getattr(config, f"{split}_images")
         if json_path is None or images is None:
             raise UsageError(f"data.{split}_json and data.{split}_images: both are needed to read the {split} split")
-        return read_coco(root / Path(json_path).expanduser(), root / Path(images).expanduser())
+        annotated = split != "test" or config.submission is None
+        return read_coco(root / Path(json_path).expanduser(), root / Path(images).expanduser(), annotated)
     lists = {s: getattr(config, f"{s}_split") for s in configured_splits(config)}
     if split not in lists:
         raise UsageError(f"data.{split}_split: needed to read the {split} split, a name in ImageSets/Main")

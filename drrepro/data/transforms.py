@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from drrepro.data.dataset import Sample
@@ -13,10 +13,10 @@ from drrepro.schema import InputConfig
 def target_size(height: int, width: int, scale: int, max_ratio: float) -> tuple[int, int]:
     """Return (height, width) with the short side at ``scale``, unless the long one would exceed its limit [M] [R].
 
-    The limit is round(scale * max_ratio); the other side is truncated to whole pixels.
+    The limit is scale * max_ratio, halves rounded up: 666.5 to 667 [R]; the other side is truncated to whole pixels.
     """
     short, long = min(height, width), max(height, width)
-    limit = round(scale * max_ratio)
+    limit = int(scale * max_ratio + 0.5)
     if scale * long / short > limit:
         scale = round(limit * short / long)
     scale = max(1, scale)  # of a picture a thousand times longer than wide
@@ -25,19 +25,41 @@ def target_size(height: int, width: int, scale: int, max_ratio: float) -> tuple[
 
 
 def load_image(sample: Sample, config: InputConfig) -> Tensor:
-    """Decode and resize (bilinear) to a (3, h, w) uint8 tensor in RGB.
+    """Decode and resize (bilinear) to a (3, h, w) uint8 tensor in RGB; in memory its channels are last.
 
     Raises RunError, naming the file, when it cannot be decoded or is not of the annotated size.
     """
-    try:
-        with Image.open(sample.path) as image:
-            pixels = image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RunError(f"{sample.path}: cannot be decoded ({error})") from None
-    if pixels.size != (sample.width, sample.height):
-        annotated = f"{sample.width} x {sample.height}"
-        raise RunError(f"{sample.path}: is {pixels.width} x {pixels.height} px, its annotation says {annotated}")
+    pixels = _decode(sample)
     height, width = target_size(sample.height, sample.width, config.scale, config.max_ratio)
     if (width, height) != pixels.size:
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+
+def _decode(sample: Sample) -> Image.Image:
+    """Return 8-bit RGB: the pixels as stored, turned by their EXIF tag only if they are annotated so.
+
+    COCO is annotated on the stored pixels [M]; other sets were annotated as a viewer shows the image.
+    """
+    annotated = (sample.width, sample.height)
+    try:
+        with Image.open(sample.path) as image:
+            image.load()
+            turned = image if image.size == annotated else ImageOps.exif_transpose(image)
+            pixels = _as_rgb(turned)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+        raise RunError(f"{sample.path}: cannot be decoded ({error})") from None
+    if pixels.size != annotated:
+        size, wanted = (f"{width} x {height}" for width, height in (image.size, annotated))
+        raise RunError(f"{sample.path}: is {size} px, its annotation says {wanted}")
+    return pixels
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Convert grey, palette, CMYK and 16-bit images; an alpha channel is dropped."""
+    if image.mode == "RGB":
+        return image  # `convert` would copy it
+    if image.mode.startswith("I"):  # 16 bits a pixel, which `convert` would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    image.info.pop("transparency", None)  # Pillow warns of one in a palette
+    return image.convert("RGB")

@@ -46,7 +46,8 @@ def detect(
     results: dict[float, Results] = {iou: [] for iou in nms_ious}
     densities = Densities(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
     done, own = 0, own_share(dataset.samples)
-    batches = evaluation_batches(own, config.input, config.evaluation.images_per_batch, config.runtime.workers)
+    size, workers = config.evaluation.images_per_batch, config.runtime.workers
+    batches = evaluation_batches(own, config.input, size, workers, pin=device.type == "cuda")
     for items in batches:
         batch = collate(items, config.input, device)
         (logits, deltas), anchors = model(batch.images), model.anchors_of(batch.images)

@@ -44,9 +44,8 @@ def train(
     clock, log = _Clock(before), _Log(directory / "metrics.jsonl", start)
     classification, detector = build_loss(config.loss), _prepare(model, config, device)
     steps = range(start, total)
-    batches = training_batches(
-        samples, config.input, schedule.images_per_step, config.seed, steps, config.runtime.workers
-    )
+    pin, workers = device.type == "cuda", config.runtime.workers
+    batches = training_batches(samples, config.input, schedule.images_per_step, config.seed, steps, workers, pin)
     model.train()
     with deferred() as signalled:
         for step, items in zip(steps, batches, strict=True):
