@@ -137,14 +137,18 @@ def _check_classes(config: Config, runs: Path, trained: Dataset | None, tested: 
 def _with_status(directory: Path, report: Report) -> Report:
     """Also keep the progress in status.json, about once a second, where a sweep looks for it."""
     last = -math.inf
+    started: dict[str, tuple[float, int]] = {}
 
     def both(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
         nonlocal last
         report(stage, done, total, numbers)
-        if time.monotonic() - last >= 1:
-            last = time.monotonic()
-            status = {"state": "running", "stage": stage, "done": done, "total": total, "numbers": numbers}
-            write_json(directory / "status.json", status)
+        now = time.monotonic()
+        since, first = started.setdefault(stage, (now, done))
+        if now - last >= 1:
+            last = now
+            left = (now - since) / (done - first) * (total - done) if done > first else None
+            progress = {"stage": stage, "done": done, "total": total, "seconds_left": left, "numbers": numbers}
+            write_json(directory / "status.json", {"state": "running", **progress})
 
     return both
 
