@@ -98,13 +98,29 @@ def scaling_note(schedule: ScheduleConfig) -> str | None:
 
 
 def _locate(config: Config) -> None:
-    """Make the folder of somebody's data absolute, and note which images an embedded set consists of."""
+    """Make the folder of somebody's data and weights absolute; note what an embedded set and the weights consist of."""
     data = config.data
+    if has_weights_file(config):
+        path = Path(config.weights).expanduser().resolve()
+        config.weights, config.weights_sha256 = str(path), _sha256(path) if path.is_file() else None
     if data.embedded:
         manifest = data_folder() / data.name / "manifest.json"
         data.sha256 = json.loads(manifest.read_text())["sha256"] if manifest.is_file() else None
     elif data.root is not None:
         data.root = str(Path(data.root).expanduser().resolve())
+
+
+def has_weights_file(config: Config) -> bool:
+    """Say whether ``weights`` is the path of a file."""
+    return config.weights not in ("none", "imagenet") and not config.weights.startswith("run:")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"weights={path}: not readable ({error.strerror})") from None
 
 
 def for_evaluation(trained: Config, overrides: list[str]) -> Config:
@@ -126,6 +142,7 @@ def for_evaluation(trained: Config, overrides: list[str]) -> Config:
         else:
             raise UsageError(f"{override}: settled by the trained weights; evaluate takes data and evaluation keys")
     content["schedule"]["steps"] = 0
+    content["weights_sha256"] = None
     return from_dict(content, Path(trained.weights))
 
 
@@ -176,6 +193,8 @@ def run_id(config: Config) -> str:
     """Return <data>-<loss>-<scale>-s<seed>-<8 hex of the sha256 of all that shapes its result>."""
     content = to_dict(config)
     del content["runtime"], content["loss_only"], content["schedule"]["tuned_lr"]  # what they lead to stands elsewhere
+    if config.weights_sha256 is not None:
+        del content["weights"]  # the file may lie elsewhere
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.data.name}-{config.loss.name}-{config.input.scale}-s{config.seed}-{digest}"
 

@@ -82,12 +82,16 @@ class ModelConfig:
 
     backbone: str = "resnet50"  # small | resnet18 | resnet34 | resnet50 | resnet101
     norm: str = "frozen"  # batch norm of a ResNet: frozen | batch (trained); frozen takes pretrained weights
+    norm_eps: float = 0.0  # y = x * w / sqrt(var + eps); Caffe weights 0 [M], torchvision's ImageNet weights 1e-5
+    stride_in_1x1: bool = True  # of a bottleneck: Caffe weights [M]; torchvision has it in the 3x3
     frozen_stages: int = 2  # the stem and so many residual stages minus one: 2 freezes stem and res2, 0 nothing
     fpn_channels: int = 256
     head_convs: int = 4
     head_std: float = 0.01
     prior: float = 0.5  # foreground probability that the final bias starts from; focal loss: 0.01 [R]
-    convention: str = "maskrcnn_benchmark"  # anchor arithmetic: maskrcnn_benchmark | torchvision
+    # Where P6 comes from and the arithmetic of the anchors, see models/anchors.py: maskrcnn_benchmark | torchvision |
+    # rounded (torchvision's rounding alone, for pyramids that torchvision does not have)
+    convention: str = "maskrcnn_benchmark"
     anchor_sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])  # px, P3..P7
     anchor_scales: list[float] = field(default_factory=lambda: [1.0, 2 ** (1 / 3), 2 ** (2 / 3)])
     anchor_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height / width
@@ -105,12 +109,12 @@ class ModelConfig:
             values = getattr(self, key)
             _require(bool(values) and all(v > 0 for v in values), f"model.{key}", values, "needs positive values")
         _require(0 < self.prior < 1, "model.prior", self.prior, "must lie between 0 and 1")
+        conventions = ("maskrcnn_benchmark", "torchvision", "rounded")
         _require(
-            self.convention in ("maskrcnn_benchmark", "torchvision"),
-            "model.convention",
-            self.convention,
-            "must be maskrcnn_benchmark or torchvision",
+            self.convention in conventions, "model.convention", self.convention, f"must be {', '.join(conventions)}"
         )
+        eps_ok = self.norm_eps >= 0 if self.norm == "frozen" else self.norm_eps > 0
+        _require(eps_ok, "model.norm_eps", self.norm_eps, "must be positive, or 0 where the norm is frozen")
         _require(
             len(self.anchor_sizes) == 5, "model.anchor_sizes", self.anchor_sizes, "needs one size a level, P3 to P7"
         )
@@ -248,7 +252,8 @@ class Config:
 
     seed: int = 0
     loss_only: bool = False  # another loss leaves focal loss's prior, matcher, score threshold and NMS IoU as they are
-    weights: str = "none"  # none | run:ID
+    weights: str = "none"  # none | imagenet (torchvision's) | run:ID | PATH, see models/checkpoints.py
+    weights_sha256: str | None = None  # of the file at PATH, filled in when composed: other weights, other run
     data: DataConfig = field(default_factory=DataConfig)
     input: InputConfig = field(default_factory=InputConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -260,8 +265,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, "seed", self.seed, "must not be negative")
-        known = self.weights == "none" or re.fullmatch(r"run:[\w.-]+", self.weights) is not None
-        _require(known, "weights", self.weights, "must be none or run:ID, the name of a folder in the runs folder")
+        known = re.fullmatch(r"run:[\w.-]+|(?!run:).+", self.weights) is not None
+        _require(known, "weights", self.weights, "must be none, imagenet, the path of a file, or run:ID")
         limit = self.evaluation.detections_per_image
         counted = self.data.submission is None or limit <= 100
         _require(counted, "evaluation.detections_per_image", limit, "the evaluation server takes at most 100")

@@ -1,6 +1,5 @@
 """Every shipped configuration composes, validates and builds."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,14 +46,14 @@ def test_defaults_are_the_papers_protocol():
     assert (config.schedule.steps, config.schedule.milestones, config.schedule.lr) == (90_000, [60_000, 80_000], 0.01)
     assert (config.evaluation.candidates_per_level, config.evaluation.detections_per_image) == (1000, 100)
     assert config.input.mean == [102.9801, 115.9465, 122.7717]
-    voc = compose(["schedule=voc2007", "input=paper", "model=resnet50"])
+    voc = compose(["schedule=voc2007", "input=paper", "model=retinanet_r50_caffe"])
     assert (voc.schedule.lr, voc.schedule.milestones, voc.schedule.steps, voc.schedule.images_per_step) == (
         0.008,
         [6250],
         8750,
         8,
     )
-    assert replace(voc.model, norm="frozen", frozen_stages=2) == Config().model  # which take pretrained weights
+    assert voc.model == Config().model
     assert voc.input == Config().input
 
 
@@ -107,6 +106,30 @@ def test_run_ids_follow_the_configuration_and_nothing_else(tmp_path, monkeypatch
     relative = compose(["data=voc_custom", "data.root=x"])
     assert relative.data.root == str(tmp_path / "x")
     assert from_dict(to_dict(relative), tmp_path) == relative
+
+
+def test_weights_bring_their_normalisation_whatever_the_input():
+    for data in ("coco_custom", "digits"):
+        caffe, rgb = (compose([f"data={data}", f"model=retinanet_r50{kind}"]) for kind in ("_caffe", ""))
+        assert (caffe.input.bgr, caffe.input.mean, caffe.input.std) == (True, Config().input.mean, [1, 1, 1])
+        assert (rgb.input.bgr, rgb.input.std, rgb.weights) == (False, [58.395, 57.12, 57.375], "imagenet")
+        assert caffe.input.scale == rgb.input.scale == compose([f"data={data}"]).input.scale
+
+
+def test_a_file_of_weights_shapes_the_id_by_its_content_and_not_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, content in (("a.pth", b"1"), ("b.pth", b"1"), ("c.pth", b"2")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (compose([f"weights={name}.pth"]) for name in "abc")
+    assert a.weights == str(tmp_path / "a.pth")
+    assert run_id(a) == run_id(b) != run_id(c)
+    (tmp_path / "a.pth").write_bytes(b"2")
+    assert run_id(compose(["weights=a.pth"])) == run_id(c)
+    assert run_id(compose(["weights=imagenet"])) != run_id(compose([]))
+    evaluated = for_evaluation(a, ["weights=run:x"])
+    assert (evaluated.weights, evaluated.weights_sha256) == ("run:x", None)
+    with pytest.raises(UsageError, match="weights=run:a/b: must be none, imagenet"):
+        compose(["weights=run:a/b"])
 
 
 def test_a_folder_of_ones_own_options(tmp_path):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +15,8 @@ from drrepro.evaluation import evaluate_coco, threshold_sweep
 from drrepro.evaluation.detect import detect
 from drrepro.experiments.records import read_record
 from drrepro.experiments.run import pick_device
+from drrepro.models.checkpoints import load_weights
 from drrepro.models.retinanet import RetinaNet
-from drrepro.training.checkpoint import load_weights
 
 REPEATS = 3
 
@@ -30,7 +31,7 @@ def bench(weights: str, runs: Path, data_folder: Path, progress: Callable[[int, 
     dataset = open_split(config.data, config.evaluation.split, data_folder)
     device = pick_device(config.runtime.device)
     model = RetinaNet(config.model, len(dataset.classes)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    load_weights(model, directory)
+    load_weights(model, replace(config, weights=weights), runs, dataset.category_ids)
     truth, iou = dataset.ground_truth(), config.evaluation.nms_iou
     thresholds = config.evaluation.score_thresholds
     seconds: dict[str, list[float]] = {"one": [], "all": []}

@@ -72,18 +72,25 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate the detector of a run, on other data or with other evaluation keys than its own.
+    """Evaluate the detector of a run, on other data or with other evaluation keys than its own, or that of a file.
+
+    A file is a checkpoint of maskrcnn-benchmark, torchvision or drrepro; the overrides say what model it holds:
+    weights=dr_R50.pth model=retinanet_r50_caffe data=coco_custom data.test_json=...
 
     Example: drrepro evaluate weights=run:digits-dr-128-s0-1a2b3c4d evaluation.nms_iou=0.6
     """
-    from drrepro.config import compose, for_evaluation, from_dict, runs_folder
+    from drrepro.config import compose, for_evaluation, from_dict, has_weights_file, runs_folder
     from drrepro.errors import UsageError
     from drrepro.experiments.records import read_record
 
     given = overrides or []
-    weights = compose(given).weights
+    composed = compose([*given, "schedule.steps=0"])
+    weights = composed.weights
+    if has_weights_file(composed):
+        _run(composed, as_json, quiet)
+        return
     if not weights.startswith("run:"):
-        raise UsageError("weights=run:ID is needed, the name of a folder in the runs folder")
+        raise UsageError("weights=run:ID is needed, the name of a folder in the runs folder, or weights=PATH, a file")
     directory = runs_folder() / weights.removeprefix("run:")
     record = read_record(directory)
     if record is None:

@@ -50,7 +50,7 @@ def detect(
     batches = evaluation_batches(own, config.input, size, workers, pin=device.type == "cuda")
     for items in batches:
         batch = collate(items, config.input, device)
-        logits, deltas, anchors = model(batch.images)
+        (logits, deltas), anchors = model(batch.images), model.anchors_of(batch.images)
         scores = logits.float().sigmoid()
         _count(densities, scores, batch, torch.cat(anchors), config)
         for i, sample in enumerate(batch.samples):

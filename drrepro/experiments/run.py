@@ -31,10 +31,11 @@ from drrepro.experiments.provenance import provenance
 from drrepro.experiments.records import Record, read_record, write_record
 from drrepro.files import atomic_write, write_json, write_text
 from drrepro.interrupt import interruptible
+from drrepro.models.checkpoints import load_weights, weights_path
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import Report, silent
 from drrepro.schema import Config
-from drrepro.training.checkpoint import BEFORE, load_weights
+from drrepro.training.checkpoint import BEFORE
 from drrepro.training.loop import train
 
 UNKNOWN: dict[str, Any] = {"metrics": [], "curve": [], "densities": None}  # where the objects are secret
@@ -44,7 +45,7 @@ CURVE = [round(0.05 + 0.01 * i, 2) for i in range(91)]  # score thresholds of th
 def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record:
     """Carry out ``config`` in its folder under ``runs`` and return its record; go on from a checkpoint if there is one.
 
-    With ``weights`` the detector starts from those of another run; with no ``schedule.steps`` it is evaluated only.
+    With ``weights`` the detector starts from those; with no ``schedule.steps`` it is evaluated only.
     Under torchrun the ranks share the work; the first writes. Raises UsageError before any work when the input is
     wrong, RunError when something fails on the way; status.json then says why.
     """
@@ -104,14 +105,24 @@ def _check_parts(config: Config) -> None:
 
 
 def _check_weights(config: Config, runs: Path) -> None:
-    """Raise UsageError for weights that are not there, and for random ones that would be frozen."""
-    if config.weights != "none":
-        if not (runs / config.weights.removeprefix("run:") / "checkpoint.pt").is_file():
-            raise UsageError(f"weights={config.weights}: no checkpoint in {runs / config.weights.removeprefix('run:')}")
+    """Raise UsageError for weights that are not there or not for this model, and for frozen random ones."""
+    if config.weights == "imagenet":
+        if config.model.backbone == "small":
+            raise UsageError("weights=imagenet: there are none of model.backbone=small; set model=retinanet_r50")
+        if config.model.stride_in_1x1 or config.input.bgr:
+            raise UsageError(
+                "weights=imagenet: torchvision's have the stride in the 3x3 and take RGB; set model=retinanet_r50"
+            )
+    elif config.weights != "none":
+        path = weights_path(config.weights, runs)
+        if not path.is_file() and config.weights.startswith("run:"):
+            raise UsageError(f"weights={config.weights}: no checkpoint in {path.parent}")
+        if not path.is_file():
+            raise UsageError(f"weights={path}: no such file; takes none, imagenet, run:ID or the path of a file")
     elif config.model.backbone != "small" and (config.model.frozen_stages or config.model.norm == "frozen"):
         raise UsageError(
             f"model.frozen_stages={config.model.frozen_stages} model.norm={config.model.norm}: random weights would be "
-            "frozen; set model.frozen_stages=0 model.norm=batch"
+            "frozen; give weights, or set model.frozen_stages=0 model.norm=batch model.norm_eps=1e-5"
         )
 
 
@@ -119,7 +130,7 @@ def _check_classes(config: Config, runs: Path, trained: Dataset | None, tested: 
     """Raise UsageError unless the classes tested are those trained, in the same order."""
     if trained is not None:
         known, where = trained.classes, "the train split"
-    elif config.weights != "none":
+    elif config.weights.startswith("run:"):
         source = read_record(runs / config.weights.removeprefix("run:"))
         known, where = (source["data"]["classes"], config.weights) if source else (tested.classes, "")
     else:
@@ -160,7 +171,9 @@ def _carry_out(
     model = RetinaNet(config.model, len(tested.classes)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seconds = {"wall": 0.0, "cpu": 0.0}
     if config.weights != "none":
-        load_weights(model, runs / config.weights.removeprefix("run:"))
+        report("weights", 0, 1, {})
+        load_weights(model, config, runs, tested.category_ids)
+        report("weights", 1, 1, {})
     if trained is not None:
         seconds = train(model, trained.samples, config, directory, device, report)
     ious = sorted({config.evaluation.nms_iou, *config.evaluation.nms_ious})

@@ -33,36 +33,37 @@ def cell_anchors(config: ModelConfig, level: int) -> Tensor:
                 center = stride / 2
                 rows.append([center - width / 2, center - height / 2, center + width / 2, center + height / 2])
             else:
-                # torchvision: centred on 0, corners rounded.
+                # torchvision: centred on 0, corners rounded; its RetinaNet's sizes are whole pixels.
                 size = config.anchor_sizes[level] * scale
+                size = int(size) if config.convention == "torchvision" else size
                 width, height = size / math.sqrt(ratio), size * math.sqrt(ratio)
                 rows.append([round(v) for v in (-width / 2, -height / 2, width / 2, height / 2)])
     return torch.tensor(rows, dtype=torch.float32)
 
 
-def level_sizes(height: int, width: int) -> tuple[tuple[int, int], ...]:
-    """Return (h, w) of the feature maps P3..P7 of an image: every layer that halves rounds up."""
-    return tuple((-(-height // stride), -(-width // stride)) for stride in STRIDES)
-
-
 class AnchorGrid:
-    """The anchors of every cell, cached per sizes of the feature maps."""
+    """The anchors of every cell of an image, cached per image size."""
 
     def __init__(self, config: ModelConfig) -> None:
         cells = [cell_anchors(config, level) for level in range(len(STRIDES))]
         self.per_cell = len(cells[0])
 
         @lru_cache(maxsize=64)
-        def levels(sizes: tuple[tuple[int, int], ...], device: torch.device) -> list[Tensor]:
-            return [
-                _shift(cell, size, stride).to(device) for cell, size, stride in zip(cells, sizes, STRIDES, strict=True)
-            ]
+        def levels(height: int, width: int, device: torch.device) -> list[Tensor]:
+            anchors = []
+            for cell, stride in zip(cells, STRIDES, strict=True):
+                size = (-(-height // stride), -(-width // stride))  # every layer that halves rounds up
+                step = (stride, stride)
+                if config.convention == "torchvision":  # less than the stride where a last cell leaves the image
+                    step = (height // size[0], width // size[1])
+                anchors.append(_shift(cell, size, step).to(device))
+            return anchors
 
         self.levels = levels  # one (h * w * per_cell, 4) tensor a level, row by row, the anchors of a cell together
 
 
-def _shift(cell: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    y, x = torch.meshgrid(torch.arange(size[0]) * stride, torch.arange(size[1]) * stride, indexing="ij")
+def _shift(cell: Tensor, size: tuple[int, int], step: tuple[int, int]) -> Tensor:
+    y, x = torch.meshgrid(torch.arange(size[0]) * step[0], torch.arange(size[1]) * step[1], indexing="ij")
     corners = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
     return (corners + cell).reshape(-1, 4)
 

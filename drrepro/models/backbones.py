@@ -1,6 +1,7 @@
 """Backbones that return C3, C4 and C5 (strides 8, 16 and 32), randomly initialised."""
 
 from collections import OrderedDict
+from functools import partial
 from itertools import pairwise
 
 import torchvision
@@ -40,8 +41,11 @@ def build_backbone(config: ModelConfig) -> tuple[nn.Module, list[int]]:
     """Return the configured backbone and the channels of its C3, C4 and C5."""
     if config.backbone == "small":
         return SmallBackbone(), SMALL_WIDTHS[2:]
-    norm = FrozenBatchNorm2d if config.norm == "frozen" else nn.BatchNorm2d
+    norm = partial(FrozenBatchNorm2d if config.norm == "frozen" else nn.BatchNorm2d, eps=config.norm_eps)
     body = getattr(torchvision.models, config.backbone)(weights=None, norm_layer=norm)
+    if config.stride_in_1x1:
+        for layer in (body.layer2, body.layer3, body.layer4):
+            _stride_in_1x1(layer[0])
     stages = [nn.ModuleList([body.conv1, body.bn1]), body.layer1, body.layer2, body.layer3, body.layer4]
     for stage in stages[: config.frozen_stages]:
         stage.requires_grad_(False)
@@ -51,3 +55,9 @@ def build_backbone(config: ModelConfig) -> tuple[nn.Module, list[int]]:
         width // 2,
         width,
     ]
+
+
+def _stride_in_1x1(block: nn.Module) -> None:
+    """Move a bottleneck's stride from its 3x3 to its first 1x1; the basic blocks of ResNet-18 and 34 have no 1x1."""
+    if isinstance(block, resnet.Bottleneck):
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride

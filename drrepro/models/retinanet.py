@@ -43,19 +43,23 @@ class RetinaNet(nn.Module):
         self.anchors = AnchorGrid(config)
         self.backbone, channels = build_backbone(config)
         width = config.fpn_channels
-        last = LastLevelP6P7(channels[-1], width)
-        last.use_P5 = False  # P6 comes from C5 [M]; torchvision would take P5 where both have as many channels
+        # P6 comes from P5 in torchvision's RetinaNet, otherwise from C5 [M].
+        last = LastLevelP6P7(width if config.convention == "torchvision" else channels[-1], width)
+        last.use_P5 = config.convention == "torchvision"  # not where both merely have as many channels
         self.fpn = FeaturePyramidNetwork(channels, width, last)
         # A score of `prior` everywhere before the first step: b = -log((1 - prior) / prior).
         bias = -math.log((1 - config.prior) / config.prior)
         self.classifier = Head(config, self.anchors.per_cell, classes, bias)
         self.regressor = Head(config, self.anchors.per_cell, 4, 0.0)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Map (B, 3, H, W) to logits (B, A, K), deltas (B, A, 4) and the anchors, (A_level, 4) a level."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, 3, H, W) to logits (B, A, K) and deltas (B, A, 4)."""
         levels = list(self.fpn(self.backbone(images)).values())
-        anchors = self.anchors.levels(tuple((f.shape[2], f.shape[3]) for f in levels), images.device)
-        return self.classifier(levels), self.regressor(levels), anchors
+        return self.classifier(levels), self.regressor(levels)
+
+    def anchors_of(self, images: Tensor) -> list[Tensor]:
+        """Return the anchors of images (B, 3, H, W), (A_level, 4) a level."""
+        return self.anchors.levels(images.shape[2], images.shape[3], images.device)
 
     def parameter_groups(self) -> Iterator[tuple[bool, nn.Parameter]]:
         """Yield (is it a bias, parameter) for everything that is trained."""

@@ -8,7 +8,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from drrepro.errors import RunError, UsageError
+from drrepro.errors import RunError
 from drrepro.files import atomic_write
 from drrepro.models.retinanet import RetinaNet
 
@@ -65,17 +65,6 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     if damage:
         raise RunError(f"{damage}; remove it to train again")
     return None
-
-
-def load_weights(model: RetinaNet, directory: Path) -> None:
-    """Load the weights of a run. Raises UsageError when there are none or they belong to another model."""
-    state = load_checkpoint(directory)
-    if state is None:
-        raise UsageError(f"{directory}: no checkpoint here; weights=run:ID takes the name of a folder of runs")
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise UsageError(f"{directory / NAME}: weights of another model ({_first_line(error)})") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from drrepro.errors import RunError, UsageError
 from drrepro.files import write_text
 from drrepro.interrupt import deferred
 from drrepro.losses import DRLoss, FocalLoss
-from drrepro.models.anchors import level_sizes, match
+from drrepro.models.anchors import match
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import Report
 from drrepro.schema import Config
@@ -94,13 +94,15 @@ def add_gradients(
     Parts and ranks make no difference: every part has as many images, and what losses are divided by is counted over
     all of them first. Batch norm, where it is trained, is of each part alone.
     """
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.schedule.precision]
     targets = [_targets(model, batch, config) for batch in parts]
     positives = sum_over_ranks(torch.stack([(labels > 0).sum() for _, labels, _ in targets]).sum())
     terms = torch.zeros(2, device=positives.device)
     for i, (batch, (anchors, labels, boxes)) in enumerate(zip(parts, targets, strict=True)):
         last = i == len(parts) - 1
         with nullcontext() if last or world() == 1 else detector.no_sync():  # type: ignore[operator]
-            logits, deltas = _forward(detector, batch, config.schedule.precision)
+            with torch.autocast(batch.images.device.type, dtype, enabled=dtype is not None):
+                logits, deltas = detector(batch.images)
             share = torch.stack(
                 [
                     classification_loss(classification, logits, labels, positives, len(parts) * world()),
@@ -127,16 +129,8 @@ def _update(
 
 def _targets(model: RetinaNet, batch: Batch, config: Config) -> tuple[Tensor, Tensor, Tensor]:
     """Return the anchors (A, 4) of a batch, their labels (B, A) and the boxes that they matched (B, A, 4)."""
-    height, width = batch.images.shape[2:]
-    anchors = torch.cat(model.anchors.levels(level_sizes(height, width), batch.images.device))
+    anchors = torch.cat(model.anchors_of(batch.images))
     return anchors, *match(anchors, batch.boxes, batch.labels, config.matcher)
-
-
-def _forward(detector: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, Tensor]:
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    with torch.autocast(batch.images.device.type, dtype, enabled=dtype is not None):
-        logits, deltas, _ = detector(batch.images)
-    return logits, deltas
 
 
 def _resume(

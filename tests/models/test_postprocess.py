@@ -12,7 +12,7 @@ from drrepro.schema import ModelConfig
 
 SIZE = (64, 80)
 MODEL = ModelConfig(anchor_sizes=[12.0, 24.0, 48.0, 96.0, 192.0])
-ANCHORS = AnchorGrid(MODEL).levels(((8, 10), (4, 5), (2, 3), (1, 2), (1, 1)), torch.device("cpu"))
+ANCHORS = AnchorGrid(MODEL).levels(64, 80, torch.device("cpu"))
 COUNT = sum(map(len, ANCHORS))
 
 
