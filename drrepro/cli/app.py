@@ -78,16 +78,14 @@ def evaluate(
     """
     from drrepro.config import compose, for_evaluation, from_dict, runs_folder
     from drrepro.errors import UsageError
-    from drrepro.experiments.records import read_record
+    from drrepro.experiments.records import require_record
 
     given = overrides or []
     weights = compose(given).weights
     if not weights.startswith("run:"):
         raise UsageError("weights=run:ID is needed, the name of a folder in the runs folder")
     directory = runs_folder() / weights.removeprefix("run:")
-    record = read_record(directory)
-    if record is None:
-        raise UsageError(f"{directory}: no finished run here")
+    record = require_record(directory)
     _run(for_evaluation(from_dict(record["config"], directory), given), as_json, quiet)
 
 
