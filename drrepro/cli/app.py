@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drrepro.cli import bench, data, report, sweep, theory
+from drrepro.cli import bench, data, predict, report, sweep, theory
 from drrepro.cli.options import ConfigDir, Debug, DryRun, Json, Overrides, Quiet
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ for name, group in (
     ("theory", theory.app),
 ):
     app.add_typer(group, name=name)
+
+
+app.command("predict")(predict.predict)
 
 
 @app.callback(invoke_without_command=True)
