@@ -1,5 +1,6 @@
 """Decode and resize one image: 8-bit pixels in, 8-bit pixels out."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,13 @@ def open_upright(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return _as_rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:  # Pillow's, by fuzzing
         raise RunError(f"{path}: cannot be decoded ({error})") from None
 
 
