@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drrepro.cli import bench, data, report, runs, sweep, theory
+from drrepro.cli import bench, data, predict, report, runs, sweep, theory
 from drrepro.cli.options import ConfigDir, Debug, DryRun, Json, Overrides, Quiet
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ for name, group in (
     ("theory", theory.app),
 ):
     app.add_typer(group, name=name)
+
+
+app.command("predict")(predict.predict)
 
 
 @app.callback(invoke_without_command=True)
@@ -82,7 +85,7 @@ def evaluate(
     """
     from drrepro.config import compose, for_evaluation, from_dict, has_weights_file, runs_folder
     from drrepro.errors import UsageError
-    from drrepro.experiments.records import read_record
+    from drrepro.experiments.records import require_record
 
     given = overrides or []
     composed = compose([*given, "schedule.steps=0"])
@@ -93,9 +96,7 @@ def evaluate(
     if not weights.startswith("run:"):
         raise UsageError("weights=run:ID is needed, the name of a folder in the runs folder, or weights=PATH, a file")
     directory = runs_folder() / weights.removeprefix("run:")
-    record = read_record(directory)
-    if record is None:
-        raise UsageError(f"{directory}: no finished run here")
+    record = require_record(directory)
     _run(for_evaluation(from_dict(record["config"], directory), given), as_json, quiet)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +37,32 @@ def report_figures(
     from drrepro.report.figures import draw_figures
 
     paths = [str(path) for path in draw_figures(_plans(), runs_folder(), results)]
+    if as_json:
+        typer.echo(json.dumps(paths))
+    elif not quiet:
+        typer.echo("\n".join(paths))
+
+
+@app.command("figure1")
+def report_figure1(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN_ID...", help="Names of folders in the runs folder.")],
+    output: Annotated[Path, typer.Option(help="Where to write, .png and .svg are added.")] = Path("figure1"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Draw Figure 1 of any runs beside each other: the densities of their foreground and background scores.
+
+    For a checkpoint without a record, evaluate it first: that makes a run.
+
+    Example: drrepro report figure1 digits-dr-128-s0-1a2b3c4d digits-focal-128-s0-5e6f7a8b --output mine
+    """
+    from drrepro.config import runs_folder
+    from drrepro.experiments.records import require_record
+    from drrepro.report.figures import draw_figure1
+
+    records = [require_record(runs_folder() / name.removeprefix("run:")) for name in run_ids]
+    paths = [str(path) for path in draw_figure1(records, output)]
     if as_json:
         typer.echo(json.dumps(paths))
     elif not quiet:

@@ -1,5 +1,8 @@
 """Decode and resize one image: 8-bit pixels in, 8-bit pixels out."""
 
+import struct
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -8,6 +11,8 @@ from torch import Tensor
 from drrepro.data.dataset import Sample
 from drrepro.errors import RunError
 from drrepro.schema import InputConfig
+
+UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)  # what Pillow raises
 
 
 def target_size(height: int, width: int, scale: int, max_ratio: float) -> tuple[int, int]:
@@ -29,11 +34,27 @@ def load_image(sample: Sample, config: InputConfig) -> Tensor:
 
     Raises RunError, naming the file, when it cannot be decoded or is not of the annotated size.
     """
-    pixels = _decode(sample)
-    height, width = target_size(sample.height, sample.width, config.scale, config.max_ratio)
+    return resize(_decode(sample), config)
+
+
+def resize(pixels: Image.Image, config: InputConfig) -> Tensor:
+    """Resize an RGB image (bilinear) to a (3, h, w) uint8 tensor; in memory its channels are last."""
+    height, width = target_size(pixels.height, pixels.width, config.scale, config.max_ratio)
     if (width, height) != pixels.size:
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+
+def open_upright(path: Path) -> Image.Image:
+    """Decode an image without annotations as a viewer shows it: turned by its EXIF tag, in 8-bit RGB.
+
+    Raises RunError, naming the file, when it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return _as_rgb(ImageOps.exif_transpose(image))
+    except UNREADABLE as error:
+        raise RunError(f"{path}: cannot be decoded ({error})") from None
 
 
 def _decode(sample: Sample) -> Image.Image:
@@ -47,7 +68,7 @@ def _decode(sample: Sample) -> Image.Image:
             image.load()
             turned = image if image.size == annotated else ImageOps.exif_transpose(image)
             pixels = _as_rgb(turned)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+    except UNREADABLE as error:
         raise RunError(f"{sample.path}: cannot be decoded ({error})") from None
     if pixels.size != annotated:
         size, wanted = (f"{width} x {height}" for width, height in (image.size, annotated))

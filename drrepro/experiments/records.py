@@ -38,6 +38,14 @@ def read_record(directory: Path) -> Record | None:
     return record  # type: ignore[no-any-return]
 
 
+def require_record(directory: Path) -> Record:
+    """Return the record of a run. Raises UsageError where it has none."""
+    record = read_record(directory)
+    if record is None:
+        raise UsageError(f"{directory}: no finished run here")
+    return record
+
+
 def metrics_at(record: Record, score_threshold: float, nms_iou: float | None = None) -> dict[str, float] | None:
     """Return the metrics at a threshold and NMS IoU (by default the run's own), None if they were not measured."""
     nms_iou = record["config"]["evaluation"]["nms_iou"] if nms_iou is None else nms_iou

@@ -1,8 +1,9 @@
 """Figure 1 and the curves behind the tables, drawn from run records."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,6 +20,7 @@ matplotlib.use("Agg")
 
 COLOURS = {"focal": "#c1532f", "dr": "#1f6f8b"}
 NAMES = {"focal": "focal loss", "dr": "DR loss"}
+BACKGROUND = "#6b6b6b"
 SMOOTHING = 5  # bins of the score densities
 
 
@@ -34,7 +36,7 @@ def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
             {"ap_scale": ap_against_scale(found)}
             if plan.kind == "scales"
             else {
-                "figure1": score_densities({loss: records[0] for loss, records in found.items()}),
+                "figure1": score_densities([records[0] for records in found.values()]),
                 "ap_threshold": ap_against_threshold(found),
                 "training": training_curves(found, runs),
             }
@@ -48,26 +50,56 @@ def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
     return paths
 
 
-def score_densities(records: dict[str, Record]) -> Figure:
-    """Figure 1: densities of the scores of foreground and background; below, the background's divided by 10."""
-    figure, axes = _canvas(2, len(records), (4.2 * len(records), 6.0))
-    for column, (loss, record) in enumerate(records.items()):
-        foreground, background = (_density(record["densities"][name]) for name in ("foreground", "background"))
+def draw_figure1(records: list[Record], path: Path) -> list[Path]:
+    """Draw Figure 1 of any runs beside each other as ``path``.png and .svg; return both."""
+    figure = score_densities(records)
+    paths = [path.with_name(path.name.removesuffix(".png").removesuffix(".svg") + end) for end in (".png", ".svg")]
+    atomic_write(paths[0], lambda file: figure.savefig(file, format="png", dpi=150))
+    with matplotlib.rc_context({"svg.hashsalt": "figure1"}):  # the same figure, the same file
+        atomic_write(paths[1], lambda file: figure.savefig(file, format="svg", metadata={"Date": None}))
+    return paths
+
+
+def score_densities(records: list[Record]) -> Figure:
+    """Figure 1, a column for each record: the densities of foreground and background scores, and their means.
+
+    Row (b) shows the background's divided by 10. The columns share their axes. Runs of one loss are told apart by id.
+    """
+    figure, axes = _canvas(2, len(records), (4.2 * len(records), 6.0), sharex=True, sharey="row")
+    losses = [record["config"]["loss"]["name"] for record in records]
+    for column, (loss, record) in enumerate(zip(losses, records, strict=True)):
+        title = NAMES[loss] if losses.count(loss) == 1 else f"{NAMES[loss]}\n{record['id']}"
+        counts = record["densities"]
         # The few thousand foreground scores are smoothed over neighbouring bins, the millions of the others are not.
-        foreground = np.convolve(foreground, np.ones(SMOOTHING) / SMOOTHING, "same")
-        centers = (np.arange(len(background)) + 0.5) / len(background)
+        foreground = np.convolve(_density(counts["foreground"]), np.ones(SMOOTHING) / SMOOTHING, "same")
         for row, (part, decay) in enumerate((("(a)", 1), ("(b)", 10))):
             ax = axes[row][column]
+            background = _density(counts["background"]) / decay
             label = "background" if decay == 1 else f"background / {decay}"
-            for name, density, colour in (
-                (label, background / decay, "#7a7a7a"),
-                ("foreground", foreground, COLOURS[loss]),
-            ):
-                ax.plot(centers, density, color=colour, label=name)
-                ax.fill_between(centers, density, color=colour, alpha=0.25)
-            ax.set(title=f"{part} {NAMES[loss]}", xlabel="score", ylabel="density", xlim=(0, 1), ylim=(0, None))
-            ax.legend(frameon=False)
+            _fill(ax, background, f"{label}, mean", mean_score(counts["background"]), BACKGROUND)
+            _fill(ax, foreground, "foreground, mean", mean_score(counts["foreground"]), COLOURS[loss])
+            ax.set_title(f"{part} {title}")
+            ax.legend(edgecolor="none", framealpha=0.85)
+    for ax in axes[1]:
+        ax.set(xlabel="score", xlim=(0, 1))
+    for row_axes in axes:
+        row_axes[0].set(ylabel="density", ylim=(0, None))  # now that all is drawn, since it ends the scaling
     return figure
+
+
+def mean_score(counts: list[int]) -> float:
+    """Return the mean of a histogram over scores from 0 to 1, NaN for an empty one."""
+    return float(np.dot(counts, _centers(counts)) / np.sum(counts)) if any(counts) else float("nan")
+
+
+def _fill(ax: Axes, density: npt.NDArray[np.float64], label: str, mean: float, colour: str) -> None:
+    ax.plot(_centers(density), density, color=colour, label=f"{label} {mean:.2f}")
+    ax.fill_between(_centers(density), density, color=colour, alpha=0.25)
+    ax.axvline(mean, color=colour, linestyle="--", linewidth=1)
+
+
+def _centers(bins: Sized) -> npt.NDArray[np.float64]:
+    return (np.arange(len(bins)) + 0.5) / len(bins)
 
 
 def _density(counts: list[int]) -> npt.NDArray[np.float64]:
@@ -135,9 +167,9 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[list[Axes]]]:
+def _canvas(rows: int, columns: int, size: tuple[float, float], **shared: Any) -> tuple[Figure, list[list[Axes]]]:
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes.tolist()

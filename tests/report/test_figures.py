@@ -1,8 +1,16 @@
+import json
+import math
+from pathlib import Path
+
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from drrepro.cli import app
+from drrepro.errors import UsageError
 from drrepro.experiments import plan
-from drrepro.report.figures import draw_figures, score_densities
+from drrepro.experiments.records import write_record
+from drrepro.report.figures import draw_figures, mean_score, score_densities
 from tests.report.test_tables import fake, robust
 
 
@@ -19,11 +27,49 @@ def test_figures_are_drawn_from_what_is_there(tmp_path):
             assert image.width > 400
 
 
+def one_run(loss="dr", name="a", **densities):
+    return {"id": name, "config": {"loss": {"name": loss}}, "densities": densities}
+
+
 def test_figure_1_shows_densities_and_the_background_divided_by_ten():
-    record = {"densities": {"foreground": [0] * 150 + [4] * 50, "background": [8] * 50 + [0] * 150}}
-    figure = score_densities({"dr": record})
+    record = one_run(foreground=[0] * 140 + [4] * 60, background=[8] * 60 + [0] * 140)
+    figure = score_densities([record])
     top, bottom = figure.axes
-    assert [text.get_text() for text in bottom.get_legend().get_texts()] == ["background / 10", "foreground"]
+    names = [text.get_text() for text in bottom.get_legend().get_texts()]
+    assert names == ["background / 10, mean 0.15", "foreground, mean 0.85"]
     background, tenth = top.lines[0].get_ydata(), bottom.lines[0].get_ydata()
     assert background.mean() == pytest.approx(1)  # a density over 0..1 integrates to one
     assert abs(tenth * 10 - background).max() < 1e-12
+
+
+def test_figure_1_shows_runs_beside_each_other_on_the_same_axes():
+    low = one_run(foreground=[1] * 200, background=[1] * 200)
+    high = one_run(name="b", foreground=[0, 1] * 100, background=[200] + [0] * 199)
+    figure = score_densities([low, high, one_run("focal", "c", foreground=[0] * 200, background=[0] * 200)])
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["(a) DR loss\na", "(a) DR loss\nb", "(a) focal loss"]
+    for row in (figure.axes[:3], figure.axes[3:]):
+        assert len({ax.get_ylim() for ax in row}) == 1
+    assert figure.axes[0].get_ylim()[1] >= 200  # the highest of all, though drawn second
+    assert {ax.get_xlim() for ax in figure.axes} == {(0.0, 1.0)}
+
+
+@pytest.mark.parametrize(("counts", "mean"), [([1, 0, 0, 0], 0.125), ([1, 0, 0, 1], 0.5), ([0, 3, 1, 0], 0.4375)])
+def test_the_mean_score_is_that_of_the_histogram(counts, mean):
+    assert mean_score(counts) == pytest.approx(mean)
+    assert math.isnan(mean_score([0, 0]))
+
+
+def test_figure_1_of_any_runs_by_the_command(environment):
+    for name, loss in (("mine", "dr"), ("other", "focal")):
+        record = one_run(loss, name, foreground=[1] * 200, background=[2] * 200)
+        write_record(environment / name, record)
+    command = ["report", "figure1", "mine", "run:other", "--output", "of.mine", "--json"]
+    assert json.loads(CliRunner().invoke(app, command).stdout) == ["of.mine.png", "of.mine.svg"]
+    first = Path("of.mine.svg").read_bytes()
+    assert b"<svg" in first
+    with Image.open("of.mine.png") as image:
+        assert image.width > 1000
+    CliRunner().invoke(app, [*command, "--quiet"])
+    assert Path("of.mine.svg").read_bytes() == first
+    with pytest.raises(UsageError, match="nothing: no finished run here"):
+        CliRunner().invoke(app, ["report", "figure1", "nothing"], catch_exceptions=False)
