@@ -1,7 +1,6 @@
 """One run: train, evaluate, write the record. A finished run is never run twice."""
 
 import contextlib
-import dataclasses
 import gzip
 import json
 import math
@@ -25,7 +24,7 @@ from drrepro.evaluation.coco import Matches, Results, accumulate, match_detectio
 from drrepro.evaluation.detect import detect
 from drrepro.evaluation.voc import match_voc, summarize_voc
 from drrepro.experiments.provenance import provenance
-from drrepro.experiments.records import Record, read_record, write_record
+from drrepro.experiments.records import Record, read_record, write_matches, write_record
 from drrepro.files import atomic_write, write_json, write_text
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import Report, silent
@@ -183,7 +182,7 @@ def _measure(config: Config, directory: Path, tested: Dataset, results: dict[flo
             metrics.append({**row, **(summarize_voc(voc, threshold) if voc else {})})
         if iou == config.evaluation.nms_iou:
             curve = _curve(matches, metrics[0]["score_threshold"])
-            _write_matches(directory, matches)
+            write_matches(directory, matches)
             _write_detections(directory, found)
     return {"metrics": metrics, "curve": curve}
 
@@ -218,12 +217,6 @@ def _cost(config: Config, model: RetinaNet, seconds: dict[str, float]) -> dict[s
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // kilobytes // 1024,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-
-
-def _write_matches(directory: Path, matches: Matches) -> None:
-    """Keep what resampling the test images needs: see `drrepro.evaluation.coco.Matches`."""
-    arrays = {f.name: getattr(matches, f.name) for f in dataclasses.fields(matches)}
-    atomic_write(directory / "matches.npz", lambda file: np.savez_compressed(file, **arrays))
 
 
 def _write_detections(directory: Path, results: list[dict[str, Any]]) -> None:
