@@ -24,7 +24,7 @@ HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not r
 RULE = (
     "Holds: the 95% interval of each part lies within its bounds; does not hold: one lies wholly outside; undecided: "
     "neither, or there is no interval. With one seed the interval covers the choice of test images alone, not "
-    "that of another training run; with several, both."
+    "that of another training run; with several, both. Differences are of runs with the same seed."
 )
 ABOVE_ZERO = math.ulp(0.0)  # the smallest number above 0
 KEEPS = 0.5  # AP points that DR's AP may move by for "almost the same" [I]
@@ -87,15 +87,15 @@ def threshold_claim(evidence: Evidence) -> Claim:
         by_threshold = [evidence.measured(loss, threshold=t) for t in THRESHOLDS]
         seeds = set.intersection(*(set(own) for own in by_threshold))
         curves[loss] = [aligned([own[seed] for own in by_threshold]) for seed in sorted(seeds)]
-    span = f"between score thresholds {THRESHOLDS[0]} and {THRESHOLDS[-1]}"
     moved = estimate([np.ptp(curve, axis=0) for curve in curves["dr"]])
     lost = estimate([curve[0] - curve[-1] for curve in curves["focal"]])
     paper = {loss: np.array([published[1, loss, f"{t:g}"] for t in THRESHOLDS]) for loss in LOSSES}
     parts = [
-        Part(f"AP that DR moves by {span}", moved, most=KEEPS, paper=float(np.ptp(paper["dr"]))),
-        Part(f"AP that focal loses {span}", lost, least=DEGRADES, paper=float(paper["focal"][0] - paper["focal"][-1])),
+        Part("AP that DR moves by", moved, most=KEEPS, paper=float(np.ptp(paper["dr"]))),
+        Part("AP that focal loses", lost, least=DEGRADES, paper=float(paper["focal"][0] - paper["focal"][-1])),
     ]
-    sentence = "When the score threshold rises, the AP of DR stays almost the same while that of focal degrades."
+    span = f"From score threshold {THRESHOLDS[0]} to {THRESHOLDS[-1]}"
+    sentence = f"{span} the AP of DR stays almost the same while that of focal degrades."
     return Claim("threshold", "Table 1", evidence.plan.data, sentence, parts)
 
 
@@ -123,14 +123,16 @@ def scale_claim(evidence: Evidence) -> Claim:
     published = paper_numbers()["AP"]
     parts = [
         Part(
-            f"AP, DR - focal at scale {scale}",
+            f"DR - focal at {scale}",
             estimate(list(evidence.gains(scale).values())),
             least=ABOVE_ZERO,
             paper=published[2, "dr", scale] - published[2, "focal", scale],
         )
         for scale in SCALES
     ]
-    return Claim("scale", "Table 2", evidence.plan.data, "DR is above focal at every input scale.", parts)
+    return Claim(
+        "scale", "Table 2", evidence.plan.data, "The AP of DR is above that of focal at every input scale.", parts
+    )
 
 
 def average_claim(evidence: Evidence) -> Claim:
@@ -141,16 +143,22 @@ def average_claim(evidence: Evidence) -> Claim:
     mean = estimate([aligned([own[seed] for own in gains]).mean(axis=0) for seed in seeds])
     paper = float(np.mean([published[2, "dr", scale] - published[2, "focal", scale] for scale in SCALES]))
     least, most = ABOUT_TWO
-    part = Part("AP, DR - focal, mean over the scales", mean, least, most, paper)
-    return Claim("average", "Table 2", evidence.plan.data, "Over the input scales DR gains about 2 AP.", [part])
+    part = Part("mean DR - focal", mean, least, most, paper)
+    return Claim(
+        "average",
+        "Table 2",
+        evidence.plan.data,
+        "Over the input scales the AP of DR is above that of focal by about 2.",
+        [part],
+    )
 
 
 def dataset_claim(evidence: Evidence) -> Claim:
     """Return whether DR's AP is above focal's on the second data set with the loss parameters of the first."""
     published = paper_numbers()["AP"]
     paper = published[3, "dr", "voc2007"] - published[3, "focal", "voc2007"]
-    part = Part("AP, DR - focal", estimate(list(evidence.gains().values())), least=ABOVE_ZERO, paper=paper)
-    sentence = "DR is above focal on another data set with the same parameters of the losses."
+    part = Part("DR - focal", estimate(list(evidence.gains().values())), least=ABOVE_ZERO, paper=paper)
+    sentence = "On another data set, with the same loss parameters, the AP of DR is above that of focal."
     return Claim("dataset", "Table 3", evidence.plan.data, sentence, [part])
 
 
@@ -195,7 +203,7 @@ def claim_table(claims: list[Claim]) -> pd.DataFrame:
 def finding(claim: Claim) -> str:
     """Return a claim as a line of text."""
     parts = [_numbers(part) for part in claim.parts if not math.isnan(part.estimate.value)]
-    return f"{claim.verdict}: {claim.sentence}" + (f" {'; '.join(parts)}." if parts else "")
+    return f"{claim.verdict}: {claim.sentence}" + (f" {'; '.join(parts)}" if parts else "")
 
 
 def as_json(claims: list[Claim]) -> dict[str, Any]:
@@ -206,7 +214,7 @@ def as_json(claims: list[Claim]) -> dict[str, Any]:
 def _as_json(claim: Claim) -> dict[str, Any]:
     parts = []
     for part in claim.parts:
-        numbers = {**asdict(part.estimate), "paper": part.paper}
+        numbers = {**asdict(part.estimate), "paper": None if part.paper is None else round(part.paper, 4)}
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}
         parts.append({"statistic": part.what, **finite, "should_be": part.bounds, "verdict": part.verdict})
     head = {key: getattr(claim, key) for key in ("name", "place", "data", "sentence", "verdict")}

@@ -86,16 +86,15 @@ def test_table_1_has_the_papers_layout_and_its_numbers(tmp_path):
     assert table.frame.loc[("0.5", "ours"), ("dr - focal", "AP")] == pytest.approx(12.0)
     assert pd.isna(table.frame.loc[("0.5", "ours"), ("dr", "APl")])
     assert table.findings == [
-        "undecided: When the score threshold rises, the AP of DR stays almost the same while that of focal degrades. "
-        "AP that DR moves by between score thresholds 0.05 and 0.5: 0.0 (at most 0.5, paper 0.2); "
-        "AP that focal loses between score thresholds 0.05 and 0.5: 9.0 (at least 3, paper 7.7)."
+        "undecided: From score threshold 0.05 to 0.5 the AP of DR stays almost the same while that of focal degrades. "
+        "AP that DR moves by: 0.0 (at most 0.5, paper 0.2); AP that focal loses: 9.0 (at least 3, paper 7.7)"
     ]
 
 
 def test_a_claim_that_does_not_hold_is_printed(tmp_path):
     fake(tmp_path, plan.thresholds([]), fragile, images=400)
-    assert only(tmp_path).findings[0].startswith("does not hold: When the score threshold rises")
-    assert "moves by between score thresholds 0.05 and 0.5: 9.0 (95% " in only(tmp_path).findings[0]
+    assert only(tmp_path).findings[0].startswith("does not hold: From score threshold 0.05")
+    assert "moves by: 9.0 (95% " in only(tmp_path).findings[0]
 
 
 def test_a_cell_without_a_record_stays_empty(tmp_path):
@@ -106,7 +105,7 @@ def test_a_cell_without_a_record_stays_empty(tmp_path):
     table = only(tmp_path)
     assert pd.isna(table.frame.loc[("600", "ours"), ("dr", "AP")])
     assert table.frame.loc[("500", "ours"), ("dr", "AP")] == pytest.approx(35.0)
-    assert table.findings[0].startswith("not run: DR is above focal at every input scale.")
+    assert table.findings[0].startswith("not run: The AP of DR is above that of focal at every")
     shown = tables.display(table.frame)
     row = shown[(shown["scale"] == "600") & (shown["source"] == "ours")].iloc[0]
     assert row["dr AP"] == ""
@@ -196,7 +195,7 @@ def test_files_hold_the_numbers_that_are_printed(tmp_path):
     assert csv.loc[(csv["threshold"] == 0.5) & (csv["source"] == "ours"), "dr AP"].item() == pytest.approx(35.0)
     markdown = (results / "digits" / "table1.md").read_text()
     assert "35.0" in markdown
-    assert "- undecided: When the score threshold rises" in markdown
+    assert "- undecided: From score threshold 0.05" in markdown
     assert r"\begin{tabular}" in (results / "digits" / "table1.tex").read_text()
     record = json.loads(next((results / "digits" / "records").glob("digits-focal-*")).read_text())
     assert record["metrics"][0]["AP"] == pytest.approx(0.32)
