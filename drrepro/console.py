@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from drrepro.progress import Report, silent
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from drrepro.report.tables import Table
 
 LABELS = {"loss": "loss {:.3f}", "lr": "lr {:.2e}", "images_per_second": "{:.0f} img/s"}
+WRAPPED = ("claim", "statistic")  # columns of sentences
 PLAIN_EVERY = 20.0  # seconds between plain lines
 PROBLEMS = 30  # of a data set that are printed
 
@@ -128,7 +130,7 @@ def print_checks(checks: dict[str, Any]) -> None:
 
 
 def print_table(table: "Table") -> None:
-    """Print a numbered table, three lines a setting: paper, ours, difference."""
+    """Print a numbered table, a block of lines a setting: paper, ours with its spread, difference."""
     from drrepro.report.tables import display
 
     text = display(table.frame)
@@ -137,13 +139,27 @@ def print_table(table: "Table") -> None:
     heads = [f"{loss}\n{metric}" for loss, metric in zip(named, metrics, strict=True)]  # a loss above its first metric
     drawn = plain_table(text.columns[0], "", *heads)
     for setting, source, *cells in text.itertuples(index=False):
-        bold = "bold" if source == "ours" else None
+        style = {"ours": "bold", "sd (n)": "dim", "95%": "dim"}.get(source)
         shown = setting if source == "paper" else ""
-        drawn.add_row(shown, source, *cells, style=bold, end_section=source == "difference")
+        drawn.add_row(shown, source, *cells, style=style, end_section=source == "difference")
     print(f"\n{table.title}")
     print_rich(drawn)
     for finding in table.findings:
         print(f"  {finding}")
+
+
+def print_claims(frame: "pd.DataFrame", rule: str) -> None:
+    """Print `drrepro.report.claims.claim_table`, a block of lines a claim, and the rule of the verdicts."""
+    styles = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow", "not run": "dim"}
+    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in frame.columns:
+        drawn.add_column(name, max_width={"claim": 30, "statistic": 36}.get(name), no_wrap=name not in WRAPPED)
+    for _, row in frame.iterrows():
+        if row["claim"]:
+            drawn.add_section()
+        drawn.add_row(*(Text(text, style=styles.get(text, "")) for text in row))
+    print_rich(drawn)
+    print(rule)
 
 
 def print_plain(title: str, frame: "pd.DataFrame") -> None:

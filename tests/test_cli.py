@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -54,6 +55,11 @@ def test_train_evaluate_and_sweep_by_json(environment):
     assert [t.get("table", t["title"]) for t in written] == [1, "nms"]
     swept = {(row["loss"], row["nms_iou"]) for row in written[1]["rows"]}
     assert {("dr", 0.4), ("dr", 0.6), ("focal", 0.4), ("focal", 0.6)} <= swept
+    assert all((environment / o["run_id"] / "bootstrap.npz").is_file() for o in outcomes[:2])
+    claims = json.loads(invoke("report", "claims", "--json"))["claims"]
+    assert [c["name"] for c in claims if c["verdict"] != "not run"] == ["threshold", "separation"]
+    assert "not run" in invoke("report", "claims")
+    assert "| not run " in Path("results/claims.md").read_text()
     figures = json.loads(invoke("report", "figures", "--json"))
     assert len(figures) == 3
 

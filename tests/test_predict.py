@@ -162,7 +162,7 @@ def test_an_image_is_never_overwritten(run_id, tmp_path):
         (["nowhere.png"], "nowhere.png: no such file or folder"),
         (["empty"], "empty: no image in this folder"),
         (["a.png", "weights=run:nothing"], "nothing: no finished run here"),
-        (["a.png", "weights=nothing"], "weights=nothing: must be none or run:ID"),
+        (["a.png", "weights=nothing"], "weights=RUN_ID is needed"),
         (["a.png"], "weights=RUN_ID is needed"),
         (["a.png", "wieghts=x"], "wieghts: no such key; did you mean weights?"),
     ],

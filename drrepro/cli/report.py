@@ -1,4 +1,4 @@
-"""drrepro report: tables and figures from records."""
+"""drrepro report: tables, claims and figures from records."""
 
 import json
 from pathlib import Path
@@ -11,18 +11,42 @@ from drrepro.cli.options import Debug, Json, Quiet, Results
 if TYPE_CHECKING:
     from drrepro.experiments.plan import Plan
 
-app = typer.Typer(help="Turn run records into tables and figures; runs nothing.", no_args_is_help=True)
+app = typer.Typer(help="Turn run records into tables, claims and figures; runs nothing.", no_args_is_help=True)
 
 
 @app.command("tables")
 def report_tables(
     results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
-    """Print Tables 1-3 with paper, ours and difference; write csv, md and tex, and the records behind them.
+    """Print Tables 1-3 with paper, ours, spread and difference; write csv, md and tex, and the records behind them.
 
     Example: drrepro report tables --results results
     """
     show_tables(_plans(), results=results, as_json=as_json, quiet=quiet)
+
+
+@app.command("claims")
+def report_claims(
+    results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Print for each claim of the paper whether it holds here, and how sure that is; write claims.json and claims.md.
+
+    Example: drrepro report claims --results results
+    """
+    from drrepro.cli.data import stage
+    from drrepro.config import runs_folder
+    from drrepro.console import print_claims, progress
+    from drrepro.report import claims
+    from drrepro.report.evidence import gather
+
+    plans = _plans()
+    with progress(quiet) as watch:
+        found = claims.build_claims(gather(plans, runs_folder(), stage(watch, "resample test images")))
+    claims.write_claims(found, results)
+    if as_json:
+        typer.echo(json.dumps(claims.as_json(found)))
+    elif not quiet:
+        print_claims(claims.claim_table(found), claims.RULE)
 
 
 @app.command("figures")
@@ -87,13 +111,16 @@ def show_tables(
     quiet: bool = False,
 ) -> None:
     """Print the tables of ``plans``, and write them if there is a ``results`` folder."""
+    from drrepro.cli.data import stage
     from drrepro.config import runs_folder
-    from drrepro.console import print_plain, print_table
+    from drrepro.console import print_plain, print_table, progress
     from drrepro.report import tables
+    from drrepro.report.evidence import records_of
 
     runs = runs_folder()
-    built = tables.build_tables(plans, runs)
-    plain = [(p, tables.plain_table(p, tables.records_of(p, runs))) for p in plans if p.kind in ("nms", "grid")]
+    with progress(quiet) as watch:
+        built = tables.build_tables(plans, runs, stage(watch, "resample test images"))
+    plain = [(p, tables.plain_table(p, records_of(p, runs))) for p in plans if p.kind in ("nms", "grid")]
     paths: list[Path] = []
     if results is not None:
         paths = tables.write_tables(built, results) + tables.copy_records(plans, runs, results)

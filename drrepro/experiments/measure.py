@@ -1,6 +1,5 @@
 """What a finished run's detections are worth: the metrics, or for a secret test split the evaluation server's zip."""
 
-import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -13,6 +12,7 @@ from drrepro.evaluation.coco import Matches, Results, accumulate, match_detectio
 from drrepro.evaluation.detect import Densities
 from drrepro.evaluation.submission import write_submission
 from drrepro.evaluation.voc import match_voc, summarize_voc
+from drrepro.experiments.records import write_matches
 from drrepro.files import atomic_write
 from drrepro.schema import Config
 
@@ -40,7 +40,7 @@ def measure(
             metrics.append({**row, **(summarize_voc(voc, threshold) if voc else {})})
         if iou == config.evaluation.nms_iou:
             curve = _curve(matches, metrics[0]["score_threshold"])
-            _write_matches(directory, matches)
+            write_matches(directory, matches)
             _write_detections(directory, found)
     counts = {name: counts.tolist() for name, counts in vars(densities).items()}
     return {"metrics": metrics, "curve": curve, "densities": counts, "submission": None}
@@ -55,12 +55,6 @@ def _curve(matches: Matches, lowest: float) -> list[dict[str, float]]:
             ap = float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
             rows.append({"score_threshold": threshold, "AP": ap})
     return rows
-
-
-def _write_matches(directory: Path, matches: Matches) -> None:
-    """Keep what resampling the test images needs: see `drrepro.evaluation.coco.Matches`."""
-    arrays = {f.name: getattr(matches, f.name) for f in dataclasses.fields(matches)}
-    atomic_write(directory / "matches.npz", lambda file: np.savez_compressed(file, **arrays))
 
 
 def _write_detections(directory: Path, results: list[dict[str, Any]]) -> None:

@@ -1,15 +1,21 @@
-"""The run record: what a run measured, and all that is needed to say where it comes from."""
+"""The run record: what a run measured, and all that is needed to say where it comes from; and its matches."""
 
+import dataclasses
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drrepro.errors import UsageError
-from drrepro.files import write_json
+from drrepro.evaluation.coco import Matches
+from drrepro.files import atomic_write, write_json
 
 SCHEMA = 1
 NAME = "record.json"
+MATCHES = "matches.npz"
 Record = dict[str, Any]
 
 
@@ -53,6 +59,21 @@ def metrics_at(record: Record, score_threshold: float, nms_iou: float | None = N
         if row["score_threshold"] == score_threshold and row["nms_iou"] == nms_iou:
             return row  # type: ignore[no-any-return]
     return None
+
+
+def write_matches(directory: Path, matches: Matches) -> None:
+    """Keep what resampling the test images needs."""
+    arrays = {f.name: getattr(matches, f.name) for f in dataclasses.fields(matches)}
+    atomic_write(directory / MATCHES, lambda file: np.savez_compressed(file, **arrays))
+
+
+def read_matches(path: Path) -> Matches:
+    """Return the matches kept in a file. Raises UsageError for a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Matches(**{f.name: arrays[f.name] for f in dataclasses.fields(Matches)})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: not readable ({error}); remove it to do without intervals of this run") from None
 
 
 def _without_nan(content: Any) -> Any:

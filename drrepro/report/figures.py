@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from drrepro.experiments.plan import Plan
 from drrepro.experiments.records import Record, metrics_at
 from drrepro.files import atomic_write
-from drrepro.report.tables import LOSSES, own_threshold, records_of
+from drrepro.report.evidence import LOSSES, own_threshold, records_of
 
 matplotlib.use("Agg")
 

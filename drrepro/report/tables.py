@@ -1,9 +1,11 @@
 """Tables 1-3 in the paper's layout: for each row the paper's numbers, ours, and the difference.
 
-A cell without a run record stays empty. With several seeds a cell is their mean.
+A cell without a run record stays empty. With several seeds a cell is their mean, with its standard deviation; the AP
+columns have 95% intervals where the runs kept their matches.
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,80 +13,72 @@ from typing import Any
 
 import pandas as pd
 
-from drrepro.errors import UsageError
+from drrepro.evaluation.bootstrap import RESAMPLES
 from drrepro.experiments.plan import Plan
-from drrepro.experiments.records import Record, metrics_at, read_record
+from drrepro.experiments.records import Record, metrics_at
 from drrepro.files import write_text
+from drrepro.report import paper
+from drrepro.report.claims import average_claim, dataset_claim, finding, scale_claim, threshold_claim
+from drrepro.report.evidence import LOSSES, Estimate, Evidence, estimate, gather, records_of
 
-LOSSES = ("focal", "dr")
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 VOC = ("AP", "AP50", "AP75", "AP50_2007", "AP50_2010")
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-SCALES = ("400", "500", "600", "700", "800")
-PAPER_DATA = {1: "COCO val2017", 2: "COCO test-dev", 3: "VOC2007 test"}
+GAIN = ("dr - focal", "AP")
 
-Ours = Callable[[str, str, str], float | None]  # loss, setting, metric -> per cent
+Column = tuple[str, str]  # loss, metric
+Place = Callable[[str], dict[str, Any]]  # setting -> what `Evidence.measured` is to take
 
 
 @dataclass(frozen=True)
 class Table:
-    """A numbered table of one data set; ``frame`` has rows (setting, source) and columns (loss, metric), per cent."""
+    """A numbered table of one data set, per cent; ``frame`` has rows (setting, source) and columns (loss, metric).
+
+    Sources: paper, ours, difference; sd and n where there are several seeds, 95% low and 95% high where runs kept
+    their matches.
+    """
 
     number: int
     data: str
     title: str
     frame: pd.DataFrame
-    findings: list[str]  # each claim of the paper that this table bears on, and whether it comes out
+    findings: list[str]  # each claim of the paper that this table bears on, with its verdict
 
 
-def build_tables(plans: list[Plan], runs: Path) -> list[Table]:
-    """Return the tables of all plans, in the order of their numbers."""
+def build_tables(
+    plans: list[Plan], runs: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Table]:
+    """Return the tables of all plans, in the order of their numbers; ``progress`` gets (runs resampled, all)."""
     builders = {"thresholds": table1, "scales": table2, "datasets": table3}
-    tables = [builders[plan.kind](plan, records_of(plan, runs)) for plan in plans if plan.kind in builders]
+    tables = [builders[evidence.plan.kind](evidence) for evidence in gather(plans, runs, progress)]
     return sorted(tables, key=lambda table: (table.number, table.data))
 
 
-def records_of(plan: Plan, runs: Path) -> dict[str, Record]:
-    """Return the records that exist, by run id."""
-    found = ((cell.run_id, read_record(runs / cell.run_id)) for cell in plan.cells)
-    return {run_id: record for run_id, record in found if record is not None}
-
-
-def table1(plan: Plan, records: dict[str, Record]) -> Table:
+def table1(evidence: Evidence) -> Table:
     """Score thresholds, each record at each of them."""
-    configured = {t for r in records.values() for t in r["config"]["evaluation"]["score_thresholds"]}
-    settings = [f"{t:g}" for t in sorted({*THRESHOLDS, *configured})]
-
-    def ours(loss: str, setting: str, metric: str) -> float | None:
-        return _mean([(r, float(setting)) for r in _of(plan, records, loss)], metric)
-
-    frame = _frame(1, settings, COCO, ours)
-    return Table(1, plan.data, _title(1, "score thresholds", plan, records), frame, _threshold_findings(frame))
+    configured = {t for r in evidence.records.values() for t in r["config"]["evaluation"]["score_thresholds"]}
+    settings = [f"{t:g}" for t in sorted({*paper.THRESHOLDS, *configured})]
+    frame = _frame(1, settings, COCO, evidence, lambda setting: {"threshold": float(setting)})
+    findings = [finding(threshold_claim(evidence))]
+    return Table(1, evidence.plan.data, _title(1, "score thresholds", evidence, frame), frame, findings)
 
 
-def table2(plan: Plan, records: dict[str, Record]) -> Table:
+def table2(evidence: Evidence) -> Table:
     """Input scales, each record at its loss's own threshold."""
-    pixels = {cell.setting: cell.scale for cell in plan.cells}
-
-    def ours(loss: str, setting: str, metric: str) -> float | None:
-        return _mean([(r, own_threshold(r)) for r in _of(plan, records, loss, setting)], metric)
-
-    frame = _frame(2, list(SCALES), COCO, ours)
-    sizes = ", ".join(str(pixels[s]) for s in SCALES if s in pixels)
-    title = _title(2, f"input scales, ours {sizes} px", plan, records)
-    return Table(2, plan.data, title, frame, _scale_findings(frame))
+    pixels = {cell.setting: cell.scale for cell in evidence.plan.cells}
+    frame = _frame(2, list(paper.SCALES), COCO, evidence, lambda setting: {"setting": setting})
+    sizes = ", ".join(str(pixels[s]) for s in paper.SCALES if s in pixels)
+    title = _title(2, f"input scales, ours {sizes} px", evidence, frame)
+    findings = [finding(scale_claim(evidence)), finding(average_claim(evidence))]
+    return Table(2, evidence.plan.data, title, frame, findings)
 
 
-def table3(plan: Plan, records: dict[str, Record]) -> Table:
+def table3(evidence: Evidence) -> Table:
     """The second data set, each record at its loss's own threshold."""
-    setting = plan.cells[0].setting
-
-    def ours(loss: str, setting: str, metric: str) -> float | None:
-        return _mean([(r, own_threshold(r)) for r in _of(plan, records, loss, setting)], metric)
-
-    metrics = VOC if any("AP50_2007" in row for r in records.values() for row in r["metrics"]) else VOC[:3]
-    frame = _frame(3, [setting], metrics, ours)
-    return Table(3, plan.data, _title(3, "another data set", plan, records), frame, _dataset_findings(frame))
+    setting, records = evidence.plan.cells[0].setting, evidence.records.values()
+    metrics = VOC if any("AP50_2007" in row for r in records for row in r["metrics"]) else VOC[:3]
+    frame = _frame(3, [setting], metrics, evidence, lambda setting: {"setting": setting})
+    title = _title(3, "another data set", evidence, frame)
+    return Table(3, evidence.plan.data, title, frame, [finding(dataset_claim(evidence))])
 
 
 def plain_table(plan: Plan, records: dict[str, Record]) -> pd.DataFrame:
@@ -102,14 +96,6 @@ def plain_table(plan: Plan, records: dict[str, Record]) -> pd.DataFrame:
             shown = {key: row.get(key) for key in ("nms_iou", "score_threshold")}
             rows.append({**head, **shown, **{m: 100 * row[m] for m in COCO[:3] if row.get(m) is not None}})
     return pd.DataFrame(rows)
-
-
-def paper_numbers() -> pd.DataFrame:
-    """Return the published numbers, indexed by table, loss and setting; per cent."""
-    for path in (Path(__file__).parent / "paper.csv", Path(__file__).parents[2] / "results" / "paper.csv"):
-        if path.is_file():
-            return pd.read_csv(path, dtype={"setting": str}).set_index(["table", "loss", "setting"])
-    raise UsageError("results/paper.csv: the published numbers are missing; install drrepro again")
 
 
 def write_tables(tables: list[Table], results: Path) -> list[Path]:
@@ -172,110 +158,89 @@ def write_plain(name: str, data: str, frame: pd.DataFrame, results: Path) -> lis
 
 
 def display(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame as text: one decimal, differences with their sign, empty where nothing was measured."""
-    flat = _flat(frame)
-    for column in flat.columns[2:]:
-        flat[column] = [
-            "" if pd.isna(v) else f"{v:+.1f}" if source == "difference" else f"{v:.1f}"
-            for v, source in zip(flat[column], flat["source"], strict=True)
-        ]
-    return flat
+    """Return the frame as text: one decimal, differences with their sign, empty where nothing was measured.
+
+    Standard deviation and n share a row, as do the ends of an interval.
+    """
+    name = str(frame.index.names[0])
+    rows = []
+    for setting in frame.index.unique(0):
+        own = frame.loc[setting]
+        for source in own.index:
+            if (text := _row_text(own, source)) is not None:
+                rows.append([setting, {"sd": "sd (n)", "95% low": "95%"}.get(source, source), *text])
+    return pd.DataFrame(rows, columns=[name, "source", *_names(frame)])
+
+
+def _row_text(own: pd.DataFrame, source: str) -> list[str] | None:
+    """Return the cells of a source, or None where another shows them."""
+    if source in ("n", "95% high"):
+        return None
+    forms = {"sd": "{sd:.1f} ({n:.0f})", "95% low": "{95% low:.1f}..{95% high:.1f}", "difference": "{difference:+.1f}"}
+    form = forms.get(source, f"{{{source}:.1f}}")
+    cells = [{str(name): float(value) for name, value in own[column].items()} for column in own.columns]
+    return ["" if math.isnan(cell[source]) else form.format(**cell) for cell in cells]
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    return [" ".join(column) for column in frame.columns]
 
 
 def _flat(frame: pd.DataFrame) -> pd.DataFrame:
     flat = frame.copy()
-    flat.columns = pd.Index([" ".join(column) for column in frame.columns])
+    flat.columns = pd.Index(_names(frame))
     return flat.reset_index()
 
 
-def _frame(number: int, settings: list[str], metrics: tuple[str, ...], ours: Ours) -> pd.DataFrame:
-    published = paper_numbers()
-    columns = pd.MultiIndex.from_product([LOSSES, metrics])
-    margin = ("dr - focal", "AP")
-    rows: dict[tuple[str, str], list[float | None]] = {}
+def _frame(
+    number: int, settings: list[str], metrics: tuple[str, ...], evidence: Evidence, place: Place
+) -> pd.DataFrame:
+    columns: list[Column] = [*((loss, metric) for loss in LOSSES for metric in metrics), GAIN]
+    rows: dict[tuple[str, str], list[float]] = {}
     for setting in settings:
-        paper = [
-            float(published[metric].get((number, loss, setting), float("nan"))) if metric in published else None
-            for loss, metric in columns
-        ]
-        found = [ours(loss, setting, metric) for loss, metric in columns]
-        rows[setting, "paper"] = paper
-        rows[setting, "ours"] = found
-        rows[setting, "difference"] = [
-            None if o is None or p is None else o - p for o, p in zip(found, paper, strict=True)
-        ]
+        own = [_estimate(evidence, column, place(setting)) for column in columns]
+        published = [_published(number, setting, column) for column in columns]
+        rows[setting, "paper"] = published
+        rows[setting, "ours"] = [e.value for e in own]
+        rows[setting, "sd"] = [e.sd for e in own]
+        rows[setting, "n"] = [e.n if e.n else float("nan") for e in own]
+        for end in ("low", "high"):  # of AP alone: the other metrics are not resampled
+            rows[setting, f"95% {end}"] = [getattr(e, end) if "images" in e.basis else float("nan") for e in own]
+        rows[setting, "difference"] = [e.value - p for e, p in zip(own, published, strict=True)]
     index = pd.MultiIndex.from_tuples(rows, names=[{1: "threshold", 2: "scale", 3: "data"}[number], "source"])
-    frame = pd.DataFrame(list(rows.values()), index=index, columns=columns, dtype=float)
-    frame[margin] = frame["dr", "AP"] - frame["focal", "AP"]
-    return frame
+    frame = pd.DataFrame(list(rows.values()), index=index, columns=pd.MultiIndex.from_tuples(columns), dtype=float)
+    return frame.drop(index=_empty(frame), level="source")
 
 
-def own_threshold(record: Record) -> float:
-    """Return the score threshold that belongs to the run's loss."""
-    return float(record["config"]["evaluation"]["score_threshold"])
+def _empty(frame: pd.DataFrame) -> list[str]:
+    """Return the sources that say nothing anywhere in the table: no spread of single seeds, no interval."""
+    silent = [["sd", "n"], ["95% low", "95% high"]]
+    return [name for group in silent if frame.xs(group[0], level="source").isna().to_numpy().all() for name in group]
 
 
-def _of(plan: Plan, records: dict[str, Record], loss: str, setting: str | None = None) -> list[Record]:
-    cells = [c for c in plan.cells if c.loss == loss and setting in (None, c.setting)]
-    return [records[c.run_id] for c in cells if c.run_id in records]
+def _estimate(evidence: Evidence, column: Column, place: dict[str, Any]) -> Estimate:
+    measured = evidence.gains(**place) if column == GAIN else evidence.measured(column[0], metric=column[1], **place)
+    return estimate(list(measured.values()))
 
 
-def _mean(measured: list[tuple[Record, float]], metric: str) -> float | None:
-    """Return the mean of a metric over (record, threshold), per cent; None where it was not measured."""
-    rows = [metrics_at(record, threshold) for record, threshold in measured]
-    values = [row[metric] for row in rows if row is not None and row.get(metric) is not None]
-    return 100 * sum(values) / len(values) if values else None
+def _published(number: int, setting: str, column: Column) -> float:
+    numbers = paper.paper_numbers()
+    if column == GAIN:
+        return _published(number, setting, ("dr", "AP")) - _published(number, setting, ("focal", "AP"))
+    loss, metric = column
+    return float(numbers[metric].get((number, loss, setting), float("nan"))) if metric in numbers else float("nan")
 
 
-def _title(number: int, what: str, plan: Plan, records: dict[str, Record]) -> str:
-    seeds = sorted({r["config"]["seed"] for r in records.values()})
-    steps = sorted({r["config"]["schedule"]["steps"] for r in records.values()})
-    split = {r["config"]["evaluation"]["split"] for r in records.values()} - {"test"}
+def _title(number: int, what: str, evidence: Evidence, frame: pd.DataFrame) -> str:
+    plan, records = evidence.plan, evidence.records.values()
+    seeds = sorted({r["config"]["seed"] for r in records})
+    steps = sorted({r["config"]["schedule"]["steps"] for r in records})
+    split = {r["config"]["evaluation"]["split"] for r in records} - {"test"}
     ours = f"ours: {plan.data}{' ' + '/'.join(sorted(split)) if split else ''}"
     detail = f", {len(records)} of {len(plan.cells)} runs"
     if records:
         detail += f", {'/'.join(map(str, steps))} steps, seed {','.join(map(str, seeds))}"
-    return f"Table {number}, {what} (paper: {PAPER_DATA[number]}; {ours}{detail})"
-
-
-def _ap(frame: pd.DataFrame, loss: str, source: str = "ours") -> pd.Series:
-    """Return AP by setting."""
-    return frame.xs(source, level="source")[loss, "AP"].dropna()
-
-
-def _threshold_findings(frame: pd.DataFrame) -> list[str]:
-    dr, focal = _ap(frame, "dr"), _ap(frame, "focal")
-    if not {"0.05", "0.5"} <= set(dr.index) & set(focal.index):
-        return ["Threshold claims: not run"]
-    change = dr[[t for t in dr.index if 0.05 <= float(t) <= 0.5]]
-    moved, lost = change.max() - change.min(), focal["0.05"] - focal["0.5"]
-    return [
-        _finding(
-            moved <= 0.5, f"DR's AP moves by {moved:.1f} between thresholds 0.05 and 0.5 (paper 0.2; at most 0.5)"
-        ),
-        _finding(lost >= 3, f"focal's AP falls by {lost:.1f} from threshold 0.05 to 0.5 (paper 7.7; at least 3)"),
-    ]
-
-
-def _scale_findings(frame: pd.DataFrame) -> list[str]:
-    gain = (_ap(frame, "dr") - _ap(frame, "focal")).dropna()
-    if gain.empty:
-        return ["Scale claims: not run"]
-    above = int((gain > 0).sum())
-    complete = len(gain) == len(frame.index.unique(0))
-    text = (
-        f"DR is above focal at {above} of {len(gain)} scales, by {gain.mean():+.1f} AP on average (paper: 5 of 5, +1.9)"
-    )
-    return [_finding(above == len(gain), text) if complete else f"not complete: {text}"]
-
-
-def _dataset_findings(frame: pd.DataFrame) -> list[str]:
-    gain = (_ap(frame, "dr") - _ap(frame, "focal")).dropna()
-    if gain.empty:
-        return ["Data set claim: not run"]
-    text = f"DR is above focal on another data set with the same parameters, by {gain.iloc[0]:+.1f} AP (paper +1.7)"
-    return [_finding(gain.iloc[0] > 0, text)]
-
-
-def _finding(holds: bool, text: str) -> str:
-    return f"{'comes out' if holds else 'DOES NOT COME OUT'}: {text}"
+    if "95% low" in frame.index.unique("source"):
+        spread = " and the spread over seeds" if "sd" in frame.index.unique("source") else ""
+        detail += f"; 95%: from {RESAMPLES} resamples of the test images{spread}"
+    return f"Table {number}, {what} (paper: {paper.DATA[number]}; {ours}{detail})"

@@ -2,17 +2,26 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from drrepro.config import to_dict
+from drrepro.evaluation.bootstrap import draw_counts, resampled_ap
+from drrepro.evaluation.coco import Matches
 from drrepro.experiments import plan
-from drrepro.experiments.records import write_record
-from drrepro.report import tables
+from drrepro.experiments.records import read_matches, write_matches, write_record
+from drrepro.report import paper, tables
+from drrepro.report.evidence import records_of
 
 
-def fake(runs, planned, ap, voc=False):
-    """Write a record for each run of a plan; ``ap`` gives AP as a fraction from (config, threshold)."""
+def fake(
+    runs, planned, ap, voc=False, images=0, densities=lambda config: {"foreground": [1] * 200, "background": [9] * 200}
+):
+    """Write a record for each run of a plan; ``ap`` gives AP as a fraction from (config, threshold).
+
+    With ``images`` also matches: of one object an image, found in that fraction of the images.
+    """
     for config in planned[1]:
         metrics = []
         for threshold in sorted({*config.evaluation.score_thresholds, config.evaluation.score_threshold}):
@@ -28,14 +37,29 @@ def fake(runs, planned, ap, voc=False):
                 "config": to_dict(config),
                 "metrics": metrics,
                 "curve": [{"score_threshold": t / 100, "AP": ap(config, t / 100)} for t in range(5, 96)],
-                "densities": {"foreground": [1] * 200, "background": [9] * 200},
+                "densities": densities(config),
                 "cost": {"train_seconds": 1.0, "steps_per_second": 2.0, "peak_memory_mb": 3},
                 "machine": {"threads": 1, "cpu": "abacus"},
                 "versions": {"torch": "0"},
                 **{"commit": None, "dirty": None, "finished": "today"},
             },
         )
+        if images:
+            thresholds = [row["score_threshold"] for row in metrics]
+            write_matches(runs / name, found_in([ap(config, t) for t in thresholds], thresholds, images))
     plan.save_plan(planned[0], runs)
+
+
+def found_in(fractions, thresholds, images):
+    """Matches that have these AP at these thresholds: nothing false, the same images found by whoever finds as many."""
+    scores = np.zeros(images)
+    for fraction, threshold in zip(fractions, thresholds, strict=True):
+        scores[: round(fraction * images)] = threshold + 0.01
+    order = np.argsort(-scores, kind="stable")[: np.count_nonzero(scores)]
+    true = np.ones((4, 10, len(order)), bool)
+    ranks = np.zeros(len(order), np.int16)
+    positives = np.ones((4, 1, images), np.int32)
+    return Matches(scores[order], order.astype(np.int32), ranks, true, ~true, np.array([0, len(order)]), positives)
 
 
 def robust(config, threshold):
@@ -61,16 +85,16 @@ def test_table_1_has_the_papers_layout_and_its_numbers(tmp_path):
     assert table.frame.loc[("0.5", "difference"), ("focal", "AP")] == pytest.approx(23.0 - 28.4)
     assert table.frame.loc[("0.5", "ours"), ("dr - focal", "AP")] == pytest.approx(12.0)
     assert pd.isna(table.frame.loc[("0.5", "ours"), ("dr", "APl")])
-    assert all(finding.startswith("comes out") for finding in table.findings)
+    assert table.findings == [
+        "undecided: From score threshold 0.05 to 0.5 the AP of DR stays almost the same while that of focal degrades. "
+        "AP that DR moves by: 0.0 (at most 0.5, paper 0.2); AP that focal loses: 9.0 (at least 3, paper 7.7)"
+    ]
 
 
-def test_a_claim_that_does_not_come_out_is_printed(tmp_path):
-    fake(tmp_path, plan.thresholds([]), fragile)
-    assert all(finding.startswith("DOES NOT COME OUT") for finding in only(tmp_path).findings)
-    fake(tmp_path / "2", plan.scales([]), lambda c, t: fragile(c, t))
-    assert only(tmp_path / "2").findings[0].startswith("DOES NOT COME OUT: DR is above focal at 0 of 5 scales")
-    fake(tmp_path / "3", plan.datasets([]), fragile, voc=True)
-    assert only(tmp_path / "3").findings[0].startswith("DOES NOT COME OUT")
+def test_a_claim_that_does_not_hold_is_printed(tmp_path):
+    fake(tmp_path, plan.thresholds([]), fragile, images=400)
+    assert only(tmp_path).findings[0].startswith("does not hold: From score threshold 0.05")
+    assert "moves by: 9.0 (95% " in only(tmp_path).findings[0]
 
 
 def test_a_cell_without_a_record_stays_empty(tmp_path):
@@ -81,7 +105,7 @@ def test_a_cell_without_a_record_stays_empty(tmp_path):
     table = only(tmp_path)
     assert pd.isna(table.frame.loc[("600", "ours"), ("dr", "AP")])
     assert table.frame.loc[("500", "ours"), ("dr", "AP")] == pytest.approx(35.0)
-    assert table.findings[0].startswith("not complete")
+    assert table.findings[0].startswith("not run: The AP of DR is above that of focal at every")
     shown = tables.display(table.frame)
     row = shown[(shown["scale"] == "600") & (shown["source"] == "ours")].iloc[0]
     assert row["dr AP"] == ""
@@ -94,7 +118,7 @@ def test_no_record_at_all_says_not_run(tmp_path):
         plan.save_plan(planned[0], tmp_path)
     for table in tables.build_tables(plan.load_plans(tmp_path), tmp_path):
         assert table.frame.xs("ours", level="source").isna().all(axis=None)
-        assert table.findings[0].endswith("not run")
+        assert table.findings[0].startswith("not run: ")
 
 
 def test_table_3_has_the_metrics_of_the_development_kit_beside_the_papers(tmp_path):
@@ -105,11 +129,61 @@ def test_table_3_has_the_metrics_of_the_development_kit_beside_the_papers(tmp_pa
     assert pd.isna(table.frame.loc[("voc2007", "paper"), ("dr", "AP50_2007")])
 
 
-def test_seeds_are_averaged(tmp_path):
-    fake(tmp_path, plan.thresholds(["seed=0,1,2"]), lambda c, t: 0.3 + 0.03 * c.seed)
+def test_seeds_are_averaged_with_their_standard_deviation_and_number(tmp_path):
+    fake(tmp_path, plan.thresholds(["seed=0,1,2"]), lambda c, t: 0.3 + 0.03 * c.seed * (c.loss.name == "dr"))
     table = only(tmp_path)
-    assert table.frame.loc[("0.1", "ours"), ("dr", "AP")] == pytest.approx(33.0)
+    values = table.frame.xs("0.1")
+    assert values.loc[["ours", "sd", "n"], ("dr", "AP")].tolist() == pytest.approx([33, 3, 3])
+    assert values.loc[["ours", "sd", "n"], ("focal", "AP50")].tolist() == pytest.approx([30, 0, 3])
+    assert values.loc[["ours", "sd", "n"], ("dr - focal", "AP")].tolist() == pytest.approx([3, 3, 3])
+    assert values.loc["difference", ("dr - focal", "AP")] == pytest.approx(3 - 1.3)
     assert "seed 0,1,2" in table.title
+    shown = tables.display(table.frame)
+    assert shown["source"].unique().tolist() == ["paper", "ours", "sd (n)", "difference"]
+    assert shown[shown["source"] == "sd (n)"]["dr AP"].unique().tolist() == ["3.0 (3)"]
+
+
+def test_a_missing_seed_is_left_out_of_the_difference(tmp_path):
+    planned = plan.thresholds(["seed=0,1,2"])
+    fake(tmp_path, planned, lambda c, t: 0.3 + 0.03 * c.seed * (c.loss.name == "dr"))
+    missing = next(c for c in planned[0].cells if c.loss == "focal" and c.seed == 2)
+    (tmp_path / missing.run_id / "record.json").unlink()
+    values = only(tmp_path).frame.xs("0.1")
+    assert values.loc["n", [("focal", "AP"), ("dr", "AP"), ("dr - focal", "AP")]].tolist() == [2, 3, 2]
+    assert values.loc["ours", ("dr - focal", "AP")] == pytest.approx(1.5)  # of seeds 0 and 1
+
+
+def test_a_single_run_has_the_interval_of_the_bootstrap(tmp_path):
+    planned = plan.thresholds([])
+    fake(tmp_path, planned, robust, images=100)
+    table = only(tmp_path)
+    values = table.frame.xs("0.5")
+    counts = draw_counts(100)
+    draws = {}
+    for cell in planned[0].cells:
+        (draws[cell.loss],) = 100 * resampled_ap(read_matches(tmp_path / cell.run_id / "matches.npz"), [0.5], counts)
+    for column, drawn in ((("dr", "AP"), draws["dr"]), (("dr - focal", "AP"), draws["dr"] - draws["focal"])):
+        assert values.loc[["95% low", "95% high"], column].tolist() == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
+    assert pd.isna(values.loc["95% low", ("dr", "AP50")])
+    assert "95%: from 1000 resamples of the test images" in table.title
+    shown = tables.display(table.frame)
+    assert shown["source"].unique().tolist() == ["paper", "ours", "95%", "difference"]
+    row = shown[(shown["threshold"] == "0.5") & (shown["source"] == "95%")].iloc[0]
+    low, high = values.loc[["95% low", "95% high"], ("dr", "AP")]
+    assert row["dr AP"] == f"{low:.1f}..{high:.1f}"
+    (csv, *_) = tables.write_tables([table], tmp_path / "results")
+    assert {"paper", "ours", "95% low", "95% high", "difference"} == set(pd.read_csv(csv)["source"])
+
+
+def test_a_run_without_matches_has_no_interval(tmp_path):
+    planned = plan.thresholds([])
+    fake(tmp_path, planned, robust, images=50)
+    gone = next(c for c in planned[0].cells if c.loss == "dr")
+    (tmp_path / gone.run_id / "matches.npz").unlink()
+    low = only(tmp_path).frame.xs("0.5").loc["95% low"]
+    assert pd.isna(low["dr", "AP"])
+    assert pd.isna(low["dr - focal", "AP"])
+    assert low["focal", "AP"] > 0
 
 
 def test_files_hold_the_numbers_that_are_printed(tmp_path):
@@ -121,7 +195,7 @@ def test_files_hold_the_numbers_that_are_printed(tmp_path):
     assert csv.loc[(csv["threshold"] == 0.5) & (csv["source"] == "ours"), "dr AP"].item() == pytest.approx(35.0)
     markdown = (results / "digits" / "table1.md").read_text()
     assert "35.0" in markdown
-    assert "comes out" in markdown
+    assert "- undecided: From score threshold 0.05" in markdown
     assert r"\begin{tabular}" in (results / "digits" / "table1.tex").read_text()
     (copy,) = (results / "digits" / "records").glob("digits-focal-*.json")
     record = json.loads(copy.read_text())
@@ -129,7 +203,7 @@ def test_files_hold_the_numbers_that_are_printed(tmp_path):
 
 
 def test_the_published_numbers_are_all_there():
-    published = tables.paper_numbers()
+    published = paper.paper_numbers()
     assert len(published) == 12 + 10 + 2
     assert published.loc[(2, "dr", "800"), "AP"] == 37.6
 
@@ -138,7 +212,7 @@ def test_a_grid_is_a_plain_table(tmp_path):
     planned = plan.grid(["loss=dr,focal", "schedule.lr=0.001,0.002", "evaluation.split=tune"], name="tuning")
     fake(tmp_path, planned, robust)
     (kept,) = plan.load_plans(tmp_path)
-    frame = tables.plain_table(kept, tables.records_of(kept, tmp_path))
+    frame = tables.plain_table(kept, records_of(kept, tmp_path))
     assert frame["schedule.lr"].tolist() == ["0.001", "0.002"] * 2
     assert frame["AP"].tolist() == pytest.approx([35.0, 35.0, 32.0, 32.0])
     assert set(frame["split"]) == {"tune"}

@@ -1,0 +1,19 @@
+"""The published numbers, and the rows that they stand in."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from drrepro.errors import UsageError
+
+DATA = {1: "COCO val2017", 2: "COCO test-dev", 3: "VOC2007 test"}  # by table
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+SCALES = ("400", "500", "600", "700", "800")
+
+
+def paper_numbers() -> pd.DataFrame:
+    """Return the published numbers, indexed by table, loss and setting; per cent."""
+    for path in (Path(__file__).parent / "paper.csv", Path(__file__).parents[2] / "results" / "paper.csv"):
+        if path.is_file():
+            return pd.read_csv(path, dtype={"setting": str}).set_index(["table", "loss", "setting"])
+    raise UsageError("results/paper.csv: the published numbers are missing; install drrepro again")

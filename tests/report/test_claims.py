@@ -1,0 +1,196 @@
+"""Verdicts from constructed records and matches: four outcomes of each claim."""
+
+import json
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+
+from drrepro.experiments import plan
+from drrepro.report import claims
+from drrepro.report.evidence import Estimate, gather
+from tests.report.test_tables import fake
+
+CLAIMS = {
+    "threshold": plan.thresholds,
+    "separation": plan.thresholds,
+    "scale": plan.scales,
+    "average": plan.scales,
+    "dataset": plan.datasets,
+}
+
+
+@pytest.fixture(autouse=True)
+def _fewer_resamples(monkeypatch):
+    monkeypatch.setattr("drrepro.report.evidence.RESAMPLES", 200)
+
+
+@cache
+def planned(name, seeds):
+    return CLAIMS[name]([f"seed={seeds}"])
+
+
+def claim(name, runs, ap, seeds="0", images=400, **more):
+    """Return one claim, from records in which runs have the AP that ``ap`` gives."""
+    fake(runs, planned(name, seeds), ap, images=images, **more)
+    (found,) = [c for c in claims.build_claims(gather(plan.load_plans(runs), runs)) if c.name == name]
+    return found
+
+
+def gain(value):
+    """DR is above focal by ``value`` at each threshold and scale."""
+    return lambda config, threshold: 0.3 + value * (config.loss.name == "dr")
+
+
+def thresholds(moves, falls):
+    """DR moves and focal falls by this much from threshold 0.05 to 0.5."""
+    return lambda c, t: 0.6 - (t - 0.05) / 0.45 * (moves if c.loss.name == "dr" else falls)
+
+
+@pytest.mark.parametrize(
+    ("name", "ap", "verdict"),
+    [
+        ("threshold", thresholds(0, 0.15), "holds"),
+        ("threshold", thresholds(0.1, 0.15), "does not hold"),  # DR moves
+        ("threshold", thresholds(0, 0), "does not hold"),  # focal does not fall
+        ("threshold", thresholds(0, 0.03), "undecided"),
+        ("threshold", thresholds(0.01, 0.15), "undecided"),
+        ("scale", gain(0.1), "holds"),
+        ("scale", lambda c, t: 0.3 + (c.input.scale / 128 - 0.75) * (c.loss.name == "dr"), "does not hold"),
+        ("scale", gain(0), "does not hold"),  # the same is not above
+        ("scale", lambda c, t: 0.3 + (0.1 - 0.0975 * (c.input.scale == 64)) * (c.loss.name == "dr"), "undecided"),
+        ("average", gain(0.1), "does not hold"),
+        ("average", gain(-0.02), "does not hold"),
+        ("average", gain(0.03), "undecided"),
+        ("dataset", gain(0.1), "holds"),
+        ("dataset", gain(-0.1), "does not hold"),
+        ("dataset", gain(0.0025), "undecided"),
+    ],
+)
+def test_the_interval_of_one_seed_decides(tmp_path, name, ap, verdict):
+    found = claim(name, tmp_path, ap)
+    assert found.verdict == verdict
+    assert {part.estimate.basis for part in found.parts} == {"images"}
+
+
+def test_about_two_holds_when_the_interval_lies_from_one_to_three(tmp_path):
+    def ap(config, threshold):  # AP has steps of 1/101, at another place with each scale
+        return 0.3 + 0.0013 * config.input.scale + 0.02 * (config.loss.name == "dr")
+
+    found = claim("average", tmp_path, ap, images=2000)
+    (part,) = found.parts
+    assert found.verdict == "holds"
+    assert 1 < part.estimate.low < 2 < part.estimate.high < 3
+    assert part.paper == pytest.approx(1.92)
+
+
+def densities(distance, spread=0.0):
+    """Foreground at score 0.5, background lower by ``distance`` with DR and by 0.2 with focal."""
+
+    def of(config):
+        below = 0.2 if config.loss.name == "focal" else distance + spread * (config.seed - 1)
+        histograms = np.zeros((2, 200), int)
+        histograms[0, 80:121] = 100
+        at = round(100 - 200 * below)
+        histograms[1, at - 40 : at + 41] = 9000
+        return {"foreground": histograms[0].tolist(), "background": histograms[1].tolist()}
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("seeds", "own", "verdict"),
+    [
+        ("0,1,2", densities(0.3), "holds"),
+        ("0,1,2", densities(0.1), "does not hold"),
+        ("0,1,2", densities(0.21, spread=0.05), "undecided"),
+        ("0", densities(0.3), "undecided"),  # no interval: images are not resampled here
+    ],
+)
+def test_separation_is_decided_by_the_spread_over_seeds(tmp_path, seeds, own, verdict):
+    found = claim("separation", tmp_path, gain(0), seeds, images=0, densities=own)
+    assert found.verdict == verdict
+    gap, overlap = found.parts
+    assert gap.estimate.basis == ("seeds" if "," in seeds else "")
+    assert gap.paper is overlap.paper is None
+
+
+def test_gap_and_overlap_are_those_of_the_histograms(tmp_path):
+    gap, overlap = claim("separation", tmp_path, gain(0), images=0, densities=densities(0.3)).parts
+    assert gap.estimate.value == pytest.approx(0.3 - 0.2)
+    assert "DR - focal 0.30 - 0.20" in gap.what
+    # 41 bins of foreground from 80, 81 of background up to bin 100 with focal, up to 80 with DR
+    assert "focal - DR 0.26 - 0.01" in overlap.what
+    assert overlap.estimate.value == pytest.approx(20 / 81)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_what_was_not_run_is_said(tmp_path, name):
+    found = claim(name, tmp_path, gain(0.1), images=0)
+    for loss in ("focal", "dr"):
+        assert found.verdict != "not run"
+        for path in tmp_path.glob(f"*-{loss}-*/record.json"):
+            content = path.read_text()
+            path.unlink()
+            (again,) = [c for c in claims.build_claims(gather(plan.load_plans(tmp_path), tmp_path)) if c.name == name]
+            assert again.verdict == "not run"
+            path.write_text(content)
+            break
+
+
+def test_claims_without_a_plan_are_not_run():
+    found = claims.build_claims([])
+    assert [c.name for c in found] == list(CLAIMS)
+    assert {c.verdict for c in found} == {"not run"}
+
+
+def test_a_run_without_matches_leaves_a_claim_undecided(tmp_path):
+    found = claim("dataset", tmp_path, gain(0.1), images=0)
+    assert found.verdict == "undecided"
+    assert math.isnan(found.parts[0].estimate.low)
+
+
+def test_seeds_that_disagree_leave_a_claim_undecided(tmp_path):
+    def ap(config, threshold):
+        return 0.3 + (0.1 + 0.06 * (config.seed - 1)) * (config.loss.name == "dr")
+
+    alone = claim("dataset", tmp_path / "alone", ap, seeds="2")
+    assert alone.verdict == "holds"
+    found = claim("dataset", tmp_path / "three", ap, seeds="0,1,2")
+    assert found.verdict == "undecided"
+    (part,) = found.parts
+    assert (part.estimate.n, part.estimate.basis) == (3, "images and seeds")
+    assert part.estimate.value == pytest.approx(10)
+    assert part.estimate.sd == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (1, 3, "holds"),
+        (0.9, 3, "undecided"),
+        (3.1, 4, "does not hold"),
+        (-1, 0.9, "does not hold"),
+        (0, 4, "undecided"),
+    ],
+)
+def test_the_interval_must_lie_wholly_on_one_side(low, high, verdict):
+    part = claims.Part("mean", Estimate(2.0, math.nan, 1, low, high, "images"), *claims.ABOUT_TWO)
+    assert part.verdict == verdict
+
+
+def test_claims_are_written_with_their_rule(tmp_path):
+    found = claim("dataset", tmp_path, gain(0.1))
+    (as_json, markdown) = claims.write_claims([found], tmp_path / "results")
+    written = json.loads(as_json.read_text())
+    assert written["rule"] == claims.RULE
+    (one,) = written["claims"]
+    (part,) = one["parts"]
+    assert (one["verdict"], one["data"], one["place"]) == ("holds", "letters", "Table 3")
+    assert (part["paper"], part["should_be"], part["sd"]) == (pytest.approx(1.7), "above 0", None)
+    assert part["value"] == pytest.approx(10)
+    text = markdown.read_text()
+    assert claims.RULE in text
+    assert "| holds" in text
+    assert claims.interval_text(found.parts[0].estimate) in text
