@@ -136,7 +136,9 @@ def for_evaluation(trained: Config, overrides: list[str]) -> Config:
         key = override.lstrip("+").split("=")[0]
         if key == "data":
             content["data"] = composed["data"]
-        elif key == "weights" or key.startswith(("data.", "evaluation.", "matcher.", "input.", "runtime.")):
+        elif key == "weights" or key.startswith(
+            ("data.", "evaluation.", "matcher.", "input.", "runtime.", "launcher.")
+        ):
             value = OmegaConf.select(OmegaConf.create(composed), key)
             content = OmegaConf.to_container(OmegaConf.merge(content, _nested(key, value)))  # type: ignore[assignment]
         else:
@@ -184,6 +186,19 @@ def from_dict(content: dict[str, Any], source: Path) -> Config:
     return config
 
 
+def load_config(path: Path) -> Config:
+    """Return the Config of a run folder's config.yaml. Raises UsageError when it cannot be read."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise UsageError(f"{path}: not a readable configuration ({str(error).splitlines()[0]})") from None
+    return from_dict(content, path)  # type: ignore[arg-type]
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the configuration as plain dictionaries, lists and scalars."""
     return dataclasses.asdict(config)
@@ -192,7 +207,9 @@ def to_dict(config: Config) -> dict[str, Any]:
 def run_id(config: Config) -> str:
     """Return <data>-<loss>-<scale>-s<seed>-<8 hex of the sha256 of all that shapes its result>."""
     content = to_dict(config)
-    del content["runtime"], content["loss_only"], content["schedule"]["tuned_lr"]  # what they lead to stands elsewhere
+    for key in ("runtime", "launcher", "loss_only"):  # what shapes a result stands elsewhere
+        del content[key]
+    del content["schedule"]["tuned_lr"]
     if config.weights_sha256 is not None:
         del content["weights"]  # the file may lie elsewhere
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

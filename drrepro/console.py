@@ -95,30 +95,30 @@ def print_metrics(record: dict[str, Any], directory: Path) -> None:
 
 def _print_thresholds(record: dict[str, Any]) -> None:
     names = [name for name in record["metrics"][0] if name not in ("nms_iou", "score_threshold")]
-    table = _table("NMS", "threshold", *names)
+    table = plain_table("NMS", "threshold", *names)
     own = record["config"]["evaluation"]["score_threshold"]
     for row in record["metrics"]:
         values = ["" if row[name] is None else f"{100 * row[name]:.1f}" for name in names]
         style = "bold" if row["score_threshold"] == own else None
         table.add_row(f"{row['nms_iou']:g}", f"{row['score_threshold']:g}", *values, style=style)
-    _print(table)
+    print_rich(table)
 
 
 def print_checks(checks: dict[str, Any]) -> None:
     """Print a row for each split, the objects of each class, and the problems."""
     kinds = list(next(iter(checks.values()))["problems"])
-    splits = _table("split", "images", "published", "objects", "empty images", "crowd/difficult", *kinds)
+    splits = plain_table("split", "images", "published", "objects", "empty images", "crowd/difficult", *kinds)
     for split, check in checks.items():
         counts = [check[key] for key in ("images", "expected", "objects", "empty", "ignored")]
         found = [len(check["problems"][kind]) for kind in kinds]
         splits.add_row(split, *("" if n is None else f"{n:,}" for n in counts + found))
-    _print(splits)
-    classes = _table("class", *checks)
+    print_rich(splits)
+    classes = plain_table("class", *checks)
     names = dict.fromkeys(name for check in checks.values() for name in check["classes"])
     for name in names:
         objects = [check["classes"].get(name, 0) for check in checks.values()]
         classes.add_row(name, *(f"{n:,}" if n else "none" for n in objects), style=None if all(objects) else "yellow")
-    _print(classes)
+    print_rich(classes)
     lines = [f"{kind}: {line}" for check in checks.values() for kind in kinds for line in check["problems"][kind]]
     for line in lines[:PROBLEMS]:
         print(line)
@@ -135,34 +135,35 @@ def print_table(table: "Table") -> None:
     losses, metrics = zip(*(column.rsplit(" ", 1) for column in text.columns[2:]), strict=True)
     named = [loss if i == losses.index(loss) else "" for i, loss in enumerate(losses)]
     heads = [f"{loss}\n{metric}" for loss, metric in zip(named, metrics, strict=True)]  # a loss above its first metric
-    drawn = _table(text.columns[0], "", *heads)
+    drawn = plain_table(text.columns[0], "", *heads)
     for setting, source, *cells in text.itertuples(index=False):
         bold = "bold" if source == "ours" else None
         shown = setting if source == "paper" else ""
         drawn.add_row(shown, source, *cells, style=bold, end_section=source == "difference")
     print(f"\n{table.title}")
-    _print(drawn)
+    print_rich(drawn)
     for finding in table.findings:
         print(f"  {finding}")
 
 
 def print_plain(title: str, frame: "pd.DataFrame") -> None:
     """Print any frame."""
-    drawn = _table(*map(str, frame.columns))
+    drawn = plain_table(*map(str, frame.columns))
     for _, row in frame.iterrows():
         drawn.add_row(*("" if v != v or v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
     print(f"\n{title}")
-    _print(drawn)
+    print_rich(drawn)
 
 
-def _table(*heads: str) -> RichTable:
+def plain_table(*heads: str) -> RichTable:
+    """Return an empty table in the one style of all."""
     drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, head in enumerate(heads):
         drawn.add_column(head, justify="left" if i < 2 else "right", no_wrap=True)
     return drawn
 
 
-def _print(drawn: RichTable) -> None:
+def print_rich(drawn: RichTable) -> None:
     """Print at the table's own width where the terminal is narrower or unknown: a folded number is not a number."""
     needed = Console(width=1000).measure(drawn).maximum
     Console(width=max(Console().width, needed)).print(drawn)

@@ -247,6 +247,29 @@ class RuntimeConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """Where a sweep's runs are carried out; no part of a run's id either."""
+
+    name: str = "local"  # local | slurm | ray
+    ranks: int = 1  # processes of one run, through torchrun where there are several
+    cpus: int | None = None  # of one run; none: local takes its share of the cores, slurm and ray one
+    gpus: int = 0  # of one run, to ask Slurm or Ray for; local shares those that it sees
+    minutes: int = 24 * 60  # slurm: time limit of one run
+    partition: str | None = None  # slurm
+    cluster: str = "slurm"  # slurm | local, which tries submitit out without Slurm
+    options: dict[str, Any] = field(default_factory=dict)  # slurm: further sbatch parameters, by name
+    address: str | None = None  # ray: of a running cluster, or auto; none: one of this machine is started
+
+    def __post_init__(self) -> None:
+        _require(self.name in ("local", "slurm", "ray"), "launcher.name", self.name, "must be local, slurm or ray")
+        _require(self.ranks >= 1, "launcher.ranks", self.ranks, "must be at least 1")
+        _require(self.cpus is None or self.cpus >= 1, "launcher.cpus", self.cpus, "must be at least 1")
+        _require(self.gpus >= 0, "launcher.gpus", self.gpus, "must not be negative")
+        _require(self.minutes >= 1, "launcher.minutes", self.minutes, "must be at least 1")
+        _require(self.cluster in ("slurm", "local"), "launcher.cluster", self.cluster, "must be slurm or local")
+
+
+@dataclass
 class Config:
     """One run, wholly resolved."""
 
@@ -262,6 +285,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, "seed", self.seed, "must not be negative")

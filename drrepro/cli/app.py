@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drrepro.cli import bench, data, report, sweep, theory
+from drrepro.cli import bench, data, report, runs, sweep, theory
 from drrepro.cli.options import ConfigDir, Debug, DryRun, Json, Overrides, Quiet
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=Fals
 for name, group in (
     ("sweep", sweep.app),
     ("report", report.app),
+    ("runs", runs.app),
     ("data", data.app),
     ("bench", bench.app),
     ("theory", theory.app),

@@ -2,12 +2,12 @@
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drrepro.cli.options import ConfigDir, Debug, DryRun, Jobs, Json, Overrides, Quiet, Tables
+from drrepro.cli.options import ConfigDir, Debug, DryRun, FailFast, Jobs, Json, Overrides, Quiet, RetryFailed, Tables
 from drrepro.cli.report import show_tables
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def sweep_thresholds(
     nms_iou: Annotated[str, typer.Option(help="NMS IoUs to evaluate besides, such as 0.4,0.5,0.6.")] = "",
     jobs: Jobs = 1,
     dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -40,7 +42,7 @@ def sweep_thresholds(
     ious = _numbers("--nms-iou", nms_iou)
     trained, configs = plan.thresholds(overrides or [], config_dir)
     planned = [(trained, configs), *([plan.nms(configs, ious)] if ious else [])]
-    _sweep(planned, jobs, dry_run, as_json, quiet)
+    _sweep(planned, Options(jobs, dry_run, retry_failed, fail_fast, as_json, quiet))
 
 
 @app.command("scales")
@@ -48,6 +50,8 @@ def sweep_scales(
     overrides: Overrides = None,
     jobs: Jobs = 1,
     dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -59,7 +63,7 @@ def sweep_scales(
     """
     from drrepro.experiments import plan
 
-    _sweep([plan.scales(overrides or [], config_dir)], jobs, dry_run, as_json, quiet)
+    _sweep([plan.scales(overrides or [], config_dir)], Options(jobs, dry_run, retry_failed, fail_fast, as_json, quiet))
 
 
 @app.command("datasets")
@@ -67,6 +71,8 @@ def sweep_datasets(
     overrides: Overrides = None,
     jobs: Jobs = 1,
     dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -78,7 +84,9 @@ def sweep_datasets(
     """
     from drrepro.experiments import plan
 
-    _sweep([plan.datasets(overrides or [], config_dir)], jobs, dry_run, as_json, quiet)
+    _sweep(
+        [plan.datasets(overrides or [], config_dir)], Options(jobs, dry_run, retry_failed, fail_fast, as_json, quiet)
+    )
 
 
 @app.command("all")
@@ -86,6 +94,8 @@ def sweep_all(
     overrides: Overrides = None,
     jobs: Jobs = 1,
     dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
     tables: Tables = True,
     config_dir: ConfigDir = None,
     as_json: Json = False,
@@ -98,7 +108,10 @@ def sweep_all(
     """
     from drrepro.experiments import plan
 
-    _sweep(plan.everything(overrides or [], config_dir), jobs, dry_run, as_json, quiet, tables)
+    _sweep(
+        plan.everything(overrides or [], config_dir),
+        Options(jobs, dry_run, retry_failed, fail_fast, as_json, quiet, tables),
+    )
 
 
 @app.command("grid")
@@ -107,6 +120,8 @@ def sweep_grid(
     name: Annotated[str, typer.Option(help="Name of the table that the report makes of it.")] = "grid",
     jobs: Jobs = 1,
     dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -118,47 +133,75 @@ def sweep_grid(
     """
     from drrepro.experiments import plan
 
-    _sweep([plan.grid(overrides or [], config_dir, name)], jobs, dry_run, as_json, quiet)
+    _sweep(
+        [plan.grid(overrides or [], config_dir, name)], Options(jobs, dry_run, retry_failed, fail_fast, as_json, quiet)
+    )
 
 
-def _sweep(planned: "Plans", jobs: int, dry_run: bool, as_json: bool, quiet: bool, tables: bool = True) -> None:
+@dataclass(frozen=True)
+class Options:
+    """What every sweep is asked for beside its runs."""
+
+    jobs: int
+    dry_run: bool
+    retry_failed: bool
+    fail_fast: bool
+    as_json: bool
+    quiet: bool
+    tables: bool = True
+
+
+def _sweep(planned: "Plans", options: Options) -> None:
     from drrepro.cli.estimate import print_scaling, show_estimate
-    from drrepro.config import data_folder, run_id, runs_folder
-    from drrepro.console import progress
+    from drrepro.config import run_id, runs_folder
     from drrepro.experiments.plan import save_plan
-    from drrepro.experiments.sweep import sweep
 
-    runs = runs_folder()
     configs = list({run_id(config): config for _, own in planned for config in own}.values())
-    if not quiet:
+    if not options.quiet:
         print_scaling(configs)
-    if dry_run:
-        show_estimate(configs, jobs, as_json, quiet)
+    if options.dry_run:
+        show_estimate(configs, options.jobs, options.as_json, options.quiet)
         return
     for plan, _ in planned:  # before the runs, so that the report shows what an interrupted sweep has done
-        save_plan(plan, runs)
+        save_plan(plan, runs_folder())
     started = time.perf_counter()
-    training = [config for config in configs if config.schedule.steps]
-    evaluating = [config for config in configs if not config.schedule.steps]  # of runs that the others train
-    with progress(quiet) as watch:
-        outcomes = [o for part in (training, evaluating) for o in sweep(part, runs, data_folder(), jobs, watch)]
-    if as_json:
+    outcomes = _carry_out(configs, options)
+    if options.as_json:
         typer.echo(json.dumps([asdict(outcome) for outcome in outcomes]))
     else:
         _print_outcomes(outcomes, time.perf_counter() - started)
-        if tables:
+        if options.tables:
             show_tables([plan for plan, _ in planned])
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
+def _carry_out(configs: "list[Config]", options: Options) -> "list[Outcome]":
+    from drrepro.config import data_folder, runs_folder
+    from drrepro.console import progress
+    from drrepro.experiments.sweep import sweep
+
+    training = [config for config in configs if config.schedule.steps]
+    evaluating = [config for config in configs if not config.schedule.steps]  # of runs that the others train
+    with progress(options.quiet) as watch:
+        settings = (runs_folder(), data_folder(), options.jobs, watch, options.retry_failed, options.fail_fast)
+        outcomes = sweep(training, *settings)
+        if not (options.fail_fast and any(outcome.state == "failed" for outcome in outcomes)):
+            outcomes += sweep(evaluating, *settings)
+    return outcomes
+
+
 def _print_outcomes(outcomes: "list[Outcome]", seconds: float) -> None:
+    """Print what became of each run, with reason and log where it failed."""
+    from drrepro.console import plain_table, print_rich
+
+    table = plain_table("run", "state", "why", "log")
+    for outcome in outcomes:
+        table.add_row(outcome.run_id, outcome.state, outcome.why, outcome.log)
+    print_rich(table)
     counts = {s: sum(o.state == s for o in outcomes) for s in ("done", "skipped", "failed")}
     text = f"{counts['done']} run in {seconds:.0f} s, {counts['skipped']} already done, {counts['failed']} failed"
     typer.echo(text, err=True)
-    for outcome in outcomes:
-        if outcome.state == "failed":
-            typer.echo(f"failed: {outcome.run_id}: {outcome.why}", err=True)
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -15,8 +15,8 @@ from drrepro.data.loader import Batch
 from drrepro.data.splits import open_split
 from drrepro.distributed import world
 from drrepro.errors import UsageError
-from drrepro.experiments.records import read_record
 from drrepro.experiments.run import pick_device
+from drrepro.experiments.states import state_of
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
 from drrepro.training.checkpoint import load_checkpoint
@@ -34,7 +34,7 @@ class Estimate:
     """What one run needs; images_tested is None where it is not known yet, and then no part of seconds."""
 
     run_id: str
-    state: str  # done | resumable | new
+    state: str  # new | running | interrupted | failed | done
     steps: int  # still to do
     images_trained: int
     images_tested: int | None
@@ -73,13 +73,10 @@ def estimate(
 
 def _left(config: Config, runs: Path) -> tuple[str, int]:
     """Return the state of a run and the steps it has still to do."""
-    directory = runs / run_id(config)
-    if read_record(directory) is not None:
-        return "done", 0
-    checkpoint = load_checkpoint(directory)
-    if checkpoint is None:
-        return "new", config.schedule.steps
-    return "resumable", max(0, config.schedule.steps - checkpoint["step"])
+    state = state_of(runs / run_id(config)).state
+    checkpoint = load_checkpoint(runs / run_id(config)) if state not in ("done", "new") else None
+    done = config.schedule.steps if state == "done" else checkpoint["step"] if checkpoint else 0
+    return state, max(0, config.schedule.steps - done)
 
 
 def _tested(config: Config, data_folder: Path) -> tuple[int, int | None]:

@@ -1,9 +1,6 @@
 """One run: train, evaluate, write the record. A finished run is never run twice."""
 
 import contextlib
-import dataclasses
-import gzip
-import json
 import math
 import os
 import resource
@@ -13,7 +10,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -22,14 +18,12 @@ from drrepro.data.dataset import Dataset
 from drrepro.data.splits import open_split
 from drrepro.distributed import all_parts, process_group, rank, world
 from drrepro.errors import RunError, UsageError
-from drrepro.evaluation.coco import Matches, Results, accumulate, match_detections, summarize
-from drrepro.evaluation.detect import Densities, detect
-from drrepro.evaluation.submission import write_submission
-from drrepro.evaluation.voc import match_voc, summarize_voc
+from drrepro.evaluation.detect import detect
 from drrepro.experiments.lock import hold
+from drrepro.experiments.measure import measure
 from drrepro.experiments.provenance import provenance
 from drrepro.experiments.records import Record, read_record, write_record
-from drrepro.files import atomic_write, write_json, write_text
+from drrepro.files import write_json, write_text
 from drrepro.interrupt import interruptible
 from drrepro.models.checkpoints import load_weights, weights_path
 from drrepro.models.retinanet import RetinaNet
@@ -37,9 +31,6 @@ from drrepro.progress import Report, silent
 from drrepro.schema import Config
 from drrepro.training.checkpoint import BEFORE
 from drrepro.training.loop import train
-
-UNKNOWN: dict[str, Any] = {"metrics": [], "curve": [], "densities": None}  # where the objects are secret
-CURVE = [round(0.05 + 0.01 * i, 2) for i in range(91)]  # score thresholds of the AP curve
 
 
 def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record:
@@ -146,14 +137,18 @@ def _check_classes(config: Config, runs: Path, trained: Dataset | None, tested: 
 def _with_status(directory: Path, report: Report) -> Report:
     """Also keep the progress in status.json, about once a second, where a sweep looks for it."""
     last = -math.inf
+    started: dict[str, tuple[float, int]] = {}
 
     def both(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
         nonlocal last
         report(stage, done, total, numbers)
-        if time.monotonic() - last >= 1:
-            last = time.monotonic()
-            status = {"state": "running", "stage": stage, "done": done, "total": total, "numbers": numbers}
-            write_json(directory / "status.json", status)
+        now = time.monotonic()
+        since, first = started.setdefault(stage, (now, done))
+        if now - last >= 1:
+            last = now
+            left = (now - since) / (done - first) * (total - done) if done > first else None
+            progress = {"stage": stage, "done": done, "total": total, "seconds_left": left, "numbers": numbers}
+            write_json(directory / "status.json", {"state": "running", **progress})
 
     return both
 
@@ -183,46 +178,13 @@ def _carry_out(
         record = {
             "id": run_id(config),
             "config": to_dict(config),
-            **(_measure(config, directory, tested, results, densities) if tested.annotated else UNKNOWN),
-            "submission": None if tested.annotated else _write_submission(config, directory, tested, results),
+            **measure(config, directory, tested, results, densities),
             "data": _data_summary(trained, tested),
             "cost": _cost(config, model, seconds),
             **provenance(device),
         }
         record = write_record(directory, record)
     return all_parts(record)[0]
-
-
-def _measure(
-    config: Config, directory: Path, tested: Dataset, results: dict[float, Results], densities: Densities
-) -> dict[str, Any]:
-    """Return the metrics at every NMS IoU and threshold, the curve and the densities; keep matches and detections."""
-    truth = tested.ground_truth()
-    metrics: list[dict[str, Any]] = []
-    curve: list[dict[str, float]] = []
-    for iou, found in results.items():
-        matches = match_detections(truth, found)
-        voc = match_voc(truth, found) if config.data.format == "voc" else None
-        for threshold in sorted({*config.evaluation.score_thresholds, config.evaluation.score_threshold}):
-            row = {"nms_iou": iou, "score_threshold": threshold, **summarize(matches, threshold)}
-            metrics.append({**row, **(summarize_voc(voc, threshold) if voc else {})})
-        if iou == config.evaluation.nms_iou:
-            curve = _curve(matches, metrics[0]["score_threshold"])
-            _write_matches(directory, matches)
-            _write_detections(directory, found)
-    counts = {name: counts.tolist() for name, counts in vars(densities).items()}
-    return {"metrics": metrics, "curve": curve, "densities": counts}
-
-
-def _curve(matches: Matches, lowest: float) -> list[dict[str, float]]:
-    """Return AP over CURVE, from the lowest threshold that was evaluated."""
-    rows = []
-    for threshold in CURVE:
-        if threshold >= lowest:
-            precision, _ = accumulate(matches, threshold, areas=1, limit=100)
-            ap = float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
-            rows.append({"score_threshold": threshold, "AP": ap})
-    return rows
 
 
 def _data_summary(trained: Dataset | None, tested: Dataset) -> dict[str, Any]:
@@ -244,24 +206,3 @@ def _cost(config: Config, model: RetinaNet, seconds: dict[str, float]) -> dict[s
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // kilobytes // 1024,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-
-
-def _write_matches(directory: Path, matches: Matches) -> None:
-    """Keep what resampling the test images needs: see `drrepro.evaluation.coco.Matches`."""
-    arrays = {f.name: getattr(matches, f.name) for f in dataclasses.fields(matches)}
-    atomic_write(directory / "matches.npz", lambda file: np.savez_compressed(file, **arrays))
-
-
-def _write_detections(directory: Path, results: list[dict[str, Any]]) -> None:
-    packed = gzip.compress(json.dumps(results).encode(), compresslevel=6, mtime=0)
-    atomic_write(directory / "detections.json.gz", lambda file: file.write(packed))
-
-
-def _write_submission(config: Config, directory: Path, tested: Dataset, results: dict[float, Results]) -> str:
-    """Write the evaluation server's zip at the recipe's own thresholds, and return its path."""
-    above = [row for row in results[config.evaluation.nms_iou] if row["score"] > config.evaluation.score_threshold]
-    assert config.data.submission is not None
-    algorithm = f"drrepro-{config.loss.name}-{config.input.scale}"
-    images = [sample.id for sample in tested.samples]
-    path = write_submission(directory, config.data.submission, algorithm, above, images, tested.category_ids)
-    return str(path)

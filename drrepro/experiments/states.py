@@ -1,0 +1,78 @@
+"""What the runs folder says of each run."""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from drrepro.errors import UsageError
+from drrepro.experiments.lock import is_held, owner
+from drrepro.experiments.records import NAME, metrics_at, read_record
+from drrepro.training.checkpoint import BEFORE
+from drrepro.training.checkpoint import NAME as CHECKPOINT
+
+
+@dataclass(frozen=True)
+class State:
+    """One run: new, running, interrupted (it goes on from its checkpoint), failed, or done."""
+
+    run_id: str
+    state: str
+    why: str = ""
+    stage: str = ""  # train | evaluate
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    age_seconds: float = 0.0  # since it last said something
+    AP: float | None = None  # at its own threshold, a fraction
+    where: str = ""  # process and host
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+def state_of(directory: Path) -> State:
+    """Return the state of the run in ``directory``, which need not exist."""
+    name, status = directory.name, _status(directory)
+    path = next((p for p in (directory / NAME, directory / "status.json") if p.is_file()), None)
+    age = max(0.0, time.time() - path.stat().st_mtime) if path else 0.0  # a clock may have been moved back
+    if (record := read_record(directory)) is not None:
+        row = metrics_at(record, record["config"]["evaluation"]["score_threshold"]) or {}
+        return State(name, "done", AP=row.get("AP"), age_seconds=age)
+    if is_held(directory):
+        who = owner(directory) or {}
+        where = f"{who.get('host')}, process {who.get('pid')}" if who else ""
+        progress = {key: status.get(key, State.__dataclass_fields__[key].default) for key in ("stage", "done", "total")}
+        numbers = status.get("numbers", {})
+        left = status.get("seconds_left")
+        return State(name, "running", **progress, seconds_left=left, age_seconds=age, where=where, numbers=numbers)
+    if status.get("state") == "failed":
+        return State(name, "failed", why=str(status.get("why", "")), age_seconds=age)
+    if status or any((directory / file).is_file() for file in (CHECKPOINT, BEFORE)):
+        why = "interrupted" if status.get("state") == "interrupted" else "killed"
+        return State(name, "interrupted", why=why, age_seconds=age)
+    return State(name, "new")
+
+
+def all_states(runs: Path) -> list[State]:
+    """Return the states of all runs under ``runs``, by name."""
+    folders = [path.parent for path in sorted(runs.glob("*/config.yaml"))]
+    return [state_of(folder) for folder in folders]
+
+
+def remove(runs: Path, run_id: str) -> None:
+    """Remove a run's folder. Raises UsageError for one that is not there or being carried out."""
+    directory = runs / run_id
+    if run_id in ("", ".", "..") or "/" in run_id or not (directory / "config.yaml").is_file():
+        raise UsageError(f"{directory}: no run here; `drrepro runs list` names them")
+    if is_held(directory):
+        raise UsageError(f"{directory}: being carried out by {owner(directory)}; stop it first")
+    shutil.rmtree(directory)
+
+
+def _status(directory: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((directory / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
