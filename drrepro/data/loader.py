@@ -82,7 +82,8 @@ def training_keys(
 ) -> list[tuple[int, bool]]:
     """Return the (index, flip) of each image of ``step``: epoch after epoch, each in an order of its own.
 
-    With ``portraits``, the indices of the images no wider than high, a batch has one orientation; see `_group`.
+    With ``portraits``, the indices of the images no wider than high, a step has one orientation, see `_group`. The
+    paper's code groups the two images of a GPU [M]; here each rank and pass takes a part of a step.
     """
     keys = []
     for position in range(step * batch, (step + 1) * batch):
