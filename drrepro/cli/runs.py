@@ -77,6 +77,7 @@ def runs_show(run_id: RunId, as_json: Json = False, debug: Debug = False) -> Non
 def runs_rm(
     run_ids: Annotated[list[str], typer.Argument(help="Names of folders of runs.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Remove runs with all that they hold, unless they are being carried out.
@@ -86,9 +87,13 @@ def runs_rm(
     from drrepro.config import runs_folder
     from drrepro.experiments.states import remove
 
+    removed = []
     for run_id in run_ids:
-        if yes or typer.confirm(f"remove {runs_folder() / run_id}?"):
+        if yes or typer.confirm(f"remove {runs_folder() / run_id}?", err=True):
             remove(runs_folder(), run_id)
+            removed.append(run_id)
+    if as_json:
+        typer.echo(json.dumps(removed))
 
 
 def _table(states: "list[State]") -> "Table":

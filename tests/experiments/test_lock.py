@@ -24,7 +24,7 @@ def holder(directory, seconds):
 
 
 def test_one_waits_for_the_other_and_says_for_whom(tmp_path, caplog):
-    process = holder(tmp_path, 0.5)
+    process = holder(tmp_path, 3)
     assert is_held(tmp_path)
     assert owner(tmp_path)["pid"] == process.pid
     with hold(tmp_path):
