@@ -7,7 +7,7 @@ from drrepro.cli import app
 from drrepro.config import compose, run_id, to_dict
 from drrepro.errors import RunError, UsageError
 from drrepro.experiments.run import run
-from drrepro.experiments.states import state_of
+from drrepro.experiments.states import state_of, write_error
 from drrepro.files import write_text
 from drrepro.progress import silent
 from tests.conftest import DIVERGING, TINY
@@ -92,6 +92,13 @@ def test_a_damaged_record_hides_no_other_run(environment, data_folder):
     assert states[record["id"]] == ("done", "")
     assert states["other"][0] == "failed"
     assert "written by another version of drrepro" in states["other"][1]
+
+
+def test_the_rank_that_failed_first_names_the_cause(tmp_path):
+    write_error(tmp_path, RunError("the disk is full"))
+    write_error(tmp_path, RuntimeError("connection closed by peer"))
+    write_error(tmp_path, KeyboardInterrupt())
+    assert (state_of(tmp_path).state, state_of(tmp_path).why) == ("failed", "the disk is full")
 
 
 def test_names_that_lead_elsewhere_are_refused(environment, tmp_path):

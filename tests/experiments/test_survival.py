@@ -5,14 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from drrepro.config import compose, run_id
+from drrepro.config import compose, run_id, to_dict
+from drrepro.experiments.launchers import build_launcher
+from drrepro.experiments.lock import owner
 from drrepro.experiments.records import read_record
 from drrepro.experiments.run import run
 from drrepro.experiments.states import state_of
 from drrepro.experiments.sweep import sweep
+from drrepro.files import write_text
 from drrepro.progress import silent
 from drrepro.training.checkpoint import load_checkpoint
 from tests.conftest import DIVERGING, TINY
@@ -204,6 +209,31 @@ def test_a_sweep_that_is_stopped_leaves_checkpoints_and_no_process_and_goes_on(l
         state = state_of(environment / name)
         assert (state.state, state.why) == ("interrupted", "interrupted")
         assert load_checkpoint(environment / name)["step"] >= 3
+
+
+@pytest.mark.long
+def test_a_job_that_slurm_preempts_is_queued_again_and_goes_on(environment, data_folder, tmp_path, monkeypatch):
+    """With submitit's own executor, whose requeue starts the same job again."""
+    pytest.importorskip("submitit")
+    config = compose([*SMALL, "schedule.steps=40", "launcher=slurm", "launcher.cluster=local"])
+    directory, jobs = environment / run_id(config), []
+    launcher = build_launcher(config.launcher, 1, environment)
+    submit = launcher.executor.submit
+    monkeypatch.setattr(launcher.executor, "submit", lambda *given: jobs.append(submit(*given)) or jobs[-1])
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
+    handle = launcher.start([str(directory), str(data_folder)], directory)
+    log = directory / "metrics.jsonl"
+    until(lambda: log.is_file() and log.read_text().count("\n") >= 3)
+    controller = jobs[0].job_id
+    [task] = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+    first = json.loads((directory / "owner.json").read_text())["pid"]
+    os.kill(int(task), signal.SIGUSR2)
+    until(lambda: (owner(directory) or {"pid": first})["pid"] != first)
+    assert load_checkpoint(directory)["step"] >= 3
+    until(lambda: handle.exit_code() is not None)
+    assert handle.exit_code() == 0
+    whole = run(config, tmp_path / "whole", data_folder, silent)
+    assert measured(read_record(directory)) == measured(whole)
 
 
 def alive(pid):
