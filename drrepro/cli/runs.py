@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -39,7 +40,7 @@ def runs_list(
     if as_json:
         typer.echo(json.dumps([asdict(state) for state in all_states(runs_folder())]))
     elif watch:
-        with Live(console=Console(), auto_refresh=False) as live:
+        with suppress(KeyboardInterrupt), Live(console=Console(), auto_refresh=False) as live:
             while True:
                 live.update(_table(all_states(runs_folder())), refresh=True)
                 time.sleep(2)
