@@ -122,7 +122,8 @@ def test_a_run_that_fails_is_one_line_and_exit_code_1(environment):
     result = drrepro("sweep", "grid", "--quiet", "loss=dr,focal", *DIVERGING)
     assert result.returncode == 1
     assert "0 run" in result.stderr
-    assert result.stderr.count("failed: digits") == 2
+    assert result.stdout.count("the loss is not finite") == 2
+    assert result.stdout.count("log.txt") == 2
 
 
 def test_debug_shows_the_traceback(environment):
