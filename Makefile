@@ -18,10 +18,10 @@ HAVE = $(BIN)/drrepro data fetch $(1) || $(BIN)/drrepro data check $(1) --quick 
 SETS := $(if $(filter coco,$(DATA)),coco2017 voc2007,digits letters)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce smoke tune test lint format bench clean
+.PHONY: help reproduce smoke tune test test-full lint format bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 	@echo "variables of reproduce: DATA=$(DATA) (coco: the paper's own protocol, on GPUs) ARGS=$(ARGS) (further overrides)"
 	@echo "of reproduce and tune: SEEDS=$(SEEDS) (0,1,2 for three) JOBS=$(JOBS) (runs at a time)"
 	@echo "of the installation: PYTHON=$(PYTHON) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX)"
@@ -62,6 +62,9 @@ tune: $(VENV)/.installed ## the learning rates of conf/schedule/cpu.yaml: one gr
 
 test: lint ## lint, types and tests
 	$(BIN)/pytest -n 2
+
+test-full: lint ## also the long tests: kills at random moments, two sweeps at once, Slurm and Ray
+	$(BIN)/pytest -n 2 -m ""
 
 lint: $(VENV)/.dev ## lint and types alone
 	$(BIN)/ruff check .

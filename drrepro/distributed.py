@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)  # the others wait for the first: for the run's lock, and while it computes the metrics
 
 
 def rank() -> int:
@@ -27,7 +29,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if world() == 1:
         yield
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:

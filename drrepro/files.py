@@ -34,6 +34,12 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that killed processes have left of ``path``, which no other may be writing."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` atomically, in UTF-8."""
     atomic_write(path, lambda file: file.write(text.encode()))

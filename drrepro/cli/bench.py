@@ -82,6 +82,31 @@ def bench_bootstrap(as_json: Json = False, quiet: Quiet = False, debug: Debug = 
         print_plain("AP of resampled test sets, one core", frame)
 
 
+@app.command("sweep")
+def bench_sweep(
+    overrides: Overrides = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of a sweep.")] = 5,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Time tiny runs in a sweep, one at a time, against the same runs in one process: what the launcher costs.
+
+    Example: drrepro bench sweep launcher=slurm launcher.cluster=local
+    """
+    from drrepro.bench.sweep import TINY, bench
+    from drrepro.config import compose, data_folder
+    from drrepro.console import print_plain, progress
+
+    configs = [compose([*TINY, *(overrides or []), f"seed={seed}"]) for seed in range(runs)]
+    with progress(quiet) as report:
+        frame = bench(configs, data_folder(), stage(report, "bench"))
+    if as_json:
+        typer.echo(frame.to_json(orient="records"))
+    else:
+        print_plain("seconds a run", frame)
+
+
 @app.command("losses")
 def bench_losses(
     results: Results = Path("results"),

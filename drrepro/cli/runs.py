@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -39,7 +40,7 @@ def runs_list(
     if as_json:
         typer.echo(json.dumps([asdict(state) for state in all_states(runs_folder())]))
     elif watch:
-        with Live(console=Console(), auto_refresh=False) as live:
+        with suppress(KeyboardInterrupt), Live(console=Console(), auto_refresh=False) as live:
             while True:
                 live.update(_table(all_states(runs_folder())), refresh=True)
                 time.sleep(2)
@@ -77,6 +78,7 @@ def runs_show(run_id: RunId, as_json: Json = False, debug: Debug = False) -> Non
 def runs_rm(
     run_ids: Annotated[list[str], typer.Argument(help="Names of folders of runs.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Remove runs with all that they hold, unless they are being carried out.
@@ -86,9 +88,13 @@ def runs_rm(
     from drrepro.config import runs_folder
     from drrepro.experiments.states import remove
 
+    removed = []
     for run_id in run_ids:
-        if yes or typer.confirm(f"remove {runs_folder() / run_id}?"):
+        if yes or typer.confirm(f"remove {runs_folder() / run_id}?", err=True):
             remove(runs_folder(), run_id)
+            removed.append(run_id)
+    if as_json:
+        typer.echo(json.dumps(removed))
 
 
 def _table(states: "list[State]") -> "Table":

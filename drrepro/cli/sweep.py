@@ -172,7 +172,7 @@ def _sweep(planned: "Plans", options: Options) -> None:
         _print_outcomes(outcomes, time.perf_counter() - started)
         if options.tables:
             show_tables([plan for plan, _ in planned])
-    if any(outcome.state == "failed" for outcome in outcomes):
+    if any(outcome.state not in ("done", "skipped") for outcome in outcomes):
         raise typer.Exit(1)
 
 

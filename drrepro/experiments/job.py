@@ -8,7 +8,7 @@ from drrepro.console import progress
 from drrepro.distributed import rank
 from drrepro.errors import RunError, UsageError
 from drrepro.experiments.run import run
-from drrepro.files import write_json
+from drrepro.experiments.states import write_error
 
 
 def main(directory: Path, data_folder: Path) -> int:
@@ -22,12 +22,10 @@ def main(directory: Path, data_folder: Path) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        known = isinstance(error, RunError | UsageError)
-        why = str(error) if known else f"{type(error).__name__}: {error}"
-        write_json(directory / "status.json", {"state": "failed", "why": why})
-        if not known:
+        write_error(directory, error)
+        if not isinstance(error, RunError | UsageError):
             raise  # its traceback belongs in the log
-        print(why, file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     return 0
 

@@ -1,21 +1,17 @@
 """Where the processes of a sweep run: on this machine, on a Slurm cluster (submitit), or on Ray.
 
-Every run is one command, `python -m drrepro.experiments.job`, or torchrun of it. The engines queue and place; what is
-here says the same three things to each of them: start this, has it ended, stop it.
+The engines queue and place; what is here says the same three things to each of them: start this, has it ended, stop it.
+A run that needs several machines is none of theirs: start its torchrun by hand.
 """
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from drrepro.errors import UsageError
+from drrepro.experiments.command import LOG, Command
 from drrepro.schema import LauncherConfig
-
-LOG = "log.txt"
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,7 @@ class Handle:
     """A started job: ``exit_code`` is None while it runs or waits; ``stop`` lets it write a checkpoint first."""
 
     exit_code: Callable[[], int | None]
-    stop: Callable[[], None]
+    stop: Callable[[], object]
 
 
 def build_launcher(config: LauncherConfig, jobs: int, runs: Path) -> "Local | Slurm | Ray":
@@ -39,16 +35,6 @@ def build_launcher(config: LauncherConfig, jobs: int, runs: Path) -> "Local | Sl
         raise UsageError(f"launcher={config.name}: {error}; pip install 'drrepro[{config.name}]'") from None
 
 
-def command(config: LauncherConfig, arguments: list[str]) -> list[str]:
-    """Return the command line of a job: torchrun where a run has several ranks."""
-    module = ["-m", "drrepro.experiments.job", *arguments]
-    if config.ranks == 1:
-        return [sys.executable, *module]
-    # Port 0 lets each torchrun find a free one, so that several on one machine do not meet.
-    ranks = ["-m", "torch.distributed.run", "--nproc-per-node", str(config.ranks), "--master-port", "0"]
-    return [sys.executable, *ranks, *module]
-
-
 class Local:
     """Processes on this machine, each with its share of the cores, and of the GPUs where there are any."""
 
@@ -59,14 +45,9 @@ class Local:
     def start(self, arguments: list[str], directory: Path) -> Handle:
         """Start a process in a free slot."""
         slot = self.free.pop(0)
-        with (directory / LOG).open("ab") as log:
-            process = subprocess.Popen(
-                command(self.config, arguments),
-                env=self._environment(slot),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        cpus = self.config.cpus or max(1, _cores() // self.slots)
+        command = Command(arguments, directory / LOG, self.config.ranks, cpus, self._gpus(slot))
+        process = command.start(own_session=True)  # a Ctrl-C at the terminal is for the sweep, which stops them
 
         def exit_code() -> int | None:
             code = process.poll()
@@ -74,17 +55,13 @@ class Local:
                 self.free.append(slot)
             return code
 
-        return Handle(exit_code, lambda: process.send_signal(signal.SIGTERM))
+        return Handle(exit_code, process.terminate)
 
-    def _environment(self, slot: int) -> dict[str, str]:
-        threads = self.config.cpus or max(1, _cores() // self.slots)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, threads // self.config.ranks))}
-        gpus = _visible_gpus()
-        if gpus:
-            first = slot * self.config.ranks
-            own = [gpus[i % len(gpus)] for i in range(first, first + self.config.ranks)]
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
-        return environment
+    def _gpus(self, slot: int) -> str | None:
+        """Return those of a slot, a GPU a rank; slots share them where there are fewer."""
+        gpus, ranks = _visible_gpus(), self.config.ranks
+        own = [gpus[i % len(gpus)] for i in range(slot * ranks, (slot + 1) * ranks)] if gpus else []
+        return ",".join(dict.fromkeys(own)) or None
 
 
 class Slurm:
@@ -96,7 +73,10 @@ class Slurm:
         import submitit
 
         self.config = config
-        self.executor = submitit.AutoExecutor(folder=runs / "slurm", cluster=config.cluster)
+        try:
+            self.executor = submitit.AutoExecutor(folder=runs / "slurm", cluster=config.cluster)
+        except RuntimeError as error:  # no Slurm here
+            raise UsageError(f"launcher=slurm: {error}; launcher.cluster=local does without") from None
         self.executor.update_parameters(
             name="drrepro",
             timeout_min=config.minutes,
@@ -107,8 +87,8 @@ class Slurm:
         )
 
     def start(self, arguments: list[str], directory: Path) -> Handle:
-        """Submit a job."""
-        job = self.executor.submit(_run_logged, command(self.config, arguments), directory / LOG)
+        """Submit a job, which Slurm queues again when it is pre-empted or its time is up (three times)."""
+        job = self.executor.submit(Command(arguments, directory / LOG, self.config.ranks, self.config.cpus or 1))
 
         def exit_code() -> int | None:
             if not job.done():
@@ -133,8 +113,9 @@ class Ray:
     def start(self, arguments: list[str], directory: Path) -> Handle:
         """Start a task; Ray runs it again when its machine is lost."""
         cpus = self.config.cpus or 1
-        task = self.ray.remote(num_cpus=cpus, num_gpus=self.config.gpus, max_retries=2)(_run_logged)
-        job = task.remote(command(self.config, arguments), directory / LOG, {"OMP_NUM_THREADS": str(cpus)})
+        command = Command(arguments, directory / LOG, self.config.ranks, cpus)
+        task = self.ray.remote(num_cpus=cpus, num_gpus=self.config.gpus, max_retries=2)(Command.__call__)
+        job = task.remote(command)
 
         def exit_code() -> int | None:
             ended, _ = self.ray.wait([job], timeout=0)
@@ -146,18 +127,6 @@ class Ray:
                 return 1
 
         return Handle(exit_code, lambda: self.ray.cancel(job))
-
-
-def _run_logged(arguments: list[str], log: Path, environment: dict[str, str] | None = None) -> int:
-    """Run a command with its output in ``log``; pass on SIGTERM, which an engine sends before time is up."""
-    with log.open("ab") as file:
-        process = subprocess.Popen(arguments, stdout=file, stderr=file, env={**os.environ, **(environment or {})})
-    try:
-        return process.wait()
-    except BaseException:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
 
 
 def _cores() -> int:

@@ -4,6 +4,7 @@ The lock holds between the hosts of a cluster where their shared folder supports
 flock). The note, with a heartbeat, is for people; that it is still there when the lock is free tells of a killed owner.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -22,23 +23,25 @@ from drrepro.files import write_json
 
 NAME, NOTE = ".lock", "owner.json"
 HEARTBEAT = 10.0  # s
+GLANCE = 1.0  # s, much longer than is_held takes
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def hold(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder; wait, and say for whom, while another process has it.
+def hold(directory: Path) -> Iterator[bool]:
+    """Hold the lock of a run's folder; wait, and say for whom, while another process has it. Yield whether one had.
 
     A lock whose owner was killed is taken over at once, which is said. Raises RunError for a folder that cannot be
     written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / NAME)
+        lock, waited = FileLock(directory / NAME), False
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=GLANCE)
         except Timeout:
+            waited = True
             log.warning("%s: being carried out by %s; waiting", directory, _describe(owner(directory)))
             lock.acquire()
     except OSError as error:
@@ -51,7 +54,7 @@ def hold(directory: Path) -> Iterator[None]:
     try:
         _note(directory, since)
         beat.start()
-        yield
+        yield waited
     finally:
         ended.set()
         if beat.is_alive():
@@ -61,16 +64,15 @@ def hold(directory: Path) -> Iterator[None]:
 
 
 def is_held(directory: Path) -> bool:
-    """Return whether some process holds the lock."""
-    if not (directory / NAME).exists():
-        return False
+    """Return whether some process holds the lock. Those who ask do not hinder each other."""
     try:
-        with FileLock(directory / NAME, timeout=0):
-            return False
-    except Timeout:
+        with (directory / NAME).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    except OSError:  # a folder that may only be read: whoever holds it leaves its note
+    except OSError:  # none yet, or a folder that cannot be locked: whoever holds it leaves its note
         return owner(directory) is not None
+    return False
 
 
 def owner(directory: Path) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """One run: train, evaluate, write the record. A finished run is never run twice."""
 
-import contextlib
 import math
 import os
 import resource
@@ -23,6 +22,7 @@ from drrepro.experiments.lock import hold
 from drrepro.experiments.measure import measure
 from drrepro.experiments.provenance import provenance
 from drrepro.experiments.records import Record, read_record, write_record
+from drrepro.experiments.states import STATUS, read_status, write_error
 from drrepro.files import write_json, write_text
 from drrepro.interrupt import interruptible
 from drrepro.models.checkpoints import load_weights, weights_path
@@ -50,25 +50,19 @@ def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record
     trained = open_split(config.data, "train", data_folder) if config.schedule.steps else None
     tested = open_split(config.data, config.evaluation.split, data_folder)
     _check_classes(config, runs, trained, tested)
-    try:
-        with interruptible(), hold(directory) if rank() == 0 else nullcontext(), process_group(device):
-            finished = all_parts(read_record(directory))[0]  # perhaps somebody else's, while this one waited
-            if finished is not None:
-                return finished
-            if rank() == 0:
-                write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
-            report = _with_status(directory, report) if rank() == 0 else silent
-            record = _carry_out(config, directory, runs, trained, tested, device, report)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        why = "interrupted" if interrupted else str(error) or type(error).__name__
-        with contextlib.suppress(RunError):  # on a full disk: the first error is the one to tell
-            write_json(directory / "status.json", {"state": "interrupted" if interrupted else "failed", "why": why})
-        raise
-    if rank() == 0:
-        write_json(directory / "status.json", {"state": "done"})
-        (directory / BEFORE).unlink(missing_ok=True)  # it takes as much room as the weights
-    return record
+    lock = hold(directory) if rank() == 0 else nullcontext(False)
+    with interruptible(), lock as waited, process_group(device):
+        before = (read_record(directory), read_status(directory) if waited else {})
+        finished, said = all_parts(before)[0]  # perhaps by another process, while this one waited for it
+        if finished is not None:
+            return finished
+        if said.get("state") == "failed":
+            raise RunError(said["why"])
+        try:
+            return _carry_out(config, directory, runs, trained, tested, device, report)
+        except BaseException as error:
+            write_error(directory, error)  # before the lock is another's
+            raise
 
 
 def pick_device(name: str) -> torch.device:
@@ -148,7 +142,7 @@ def _with_status(directory: Path, report: Report) -> Report:
             last = now
             left = (now - since) / (done - first) * (total - done) if done > first else None
             progress = {"stage": stage, "done": done, "total": total, "seconds_left": left, "numbers": numbers}
-            write_json(directory / "status.json", {"state": "running", **progress})
+            write_json(directory / STATUS, {"state": "running", **progress})
 
     return both
 
@@ -162,6 +156,10 @@ def _carry_out(
     device: torch.device,
     report: Report,
 ) -> Record:
+    if rank() == 0:
+        write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
+        write_json(directory / STATUS, {"state": "running"})
+    report = _with_status(directory, report) if rank() == 0 else silent
     torch.manual_seed(config.seed)
     model = RetinaNet(config.model, len(tested.classes)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seconds = {"wall": 0.0, "cpu": 0.0}
@@ -184,6 +182,8 @@ def _carry_out(
             **provenance(device),
         }
         record = write_record(directory, record)
+        write_json(directory / STATUS, {"state": "done"})
+        (directory / BEFORE).unlink(missing_ok=True)  # it takes as much room as the weights
     return all_parts(record)[0]
 
 

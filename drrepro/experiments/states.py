@@ -1,5 +1,6 @@
 """What the runs folder says of each run."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -7,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drrepro.errors import UsageError
+from drrepro.errors import RunError, UsageError
 from drrepro.experiments.lock import is_held, owner
 from drrepro.experiments.records import NAME, metrics_at, read_record
+from drrepro.files import write_json
 from drrepro.training.checkpoint import BEFORE
 from drrepro.training.checkpoint import NAME as CHECKPOINT
+
+STATUS = "status.json"
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,14 @@ class State:
 
 def state_of(directory: Path) -> State:
     """Return the state of the run in ``directory``, which need not exist."""
-    name, status = directory.name, _status(directory)
-    path = next((p for p in (directory / NAME, directory / "status.json") if p.is_file()), None)
+    name, status = directory.name, read_status(directory)
+    path = next((p for p in (directory / NAME, directory / STATUS) if p.is_file()), None)
     age = max(0.0, time.time() - path.stat().st_mtime) if path else 0.0  # a clock may have been moved back
-    if (record := read_record(directory)) is not None:
+    try:
+        record = read_record(directory)
+    except UsageError as error:  # of another version, or damaged: one such record must not hide the other runs
+        return State(name, "failed", why=str(error), age_seconds=age)
+    if record is not None:
         row = metrics_at(record, record["config"]["evaluation"]["score_threshold"]) or {}
         return State(name, "done", AP=row.get("AP"), age_seconds=age)
     if is_held(directory):
@@ -70,9 +78,23 @@ def remove(runs: Path, run_id: str) -> None:
     shutil.rmtree(directory)
 
 
-def _status(directory: Path) -> dict[str, Any]:
+def write_error(directory: Path, error: BaseException) -> None:
+    """Leave in status.json why a run has ended. What another rank has left is the cause and stays."""
+    if isinstance(error, KeyboardInterrupt):
+        status = {"state": "interrupted", "why": "interrupted"}
+    elif isinstance(error, RunError | UsageError):
+        status = {"state": "failed", "why": str(error)}
+    else:
+        status = {"state": "failed", "why": f"{type(error).__name__}: {error}"}
+    if read_status(directory).get("state") != "failed":
+        with contextlib.suppress(RunError):  # on a full disk: the first error is the one to tell
+            write_json(directory / STATUS, status)
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """Return what a run last said of itself, nothing where it never did or that is damaged."""
     try:
-        content = json.loads((directory / "status.json").read_text())
+        content = json.loads((directory / STATUS).read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

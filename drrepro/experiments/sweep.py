@@ -9,10 +9,12 @@ from omegaconf import OmegaConf
 
 from drrepro.config import run_id, to_dict
 from drrepro.data.splits import open_split
-from drrepro.experiments.launchers import LOG, Handle, build_launcher
-from drrepro.experiments.states import state_of
+from drrepro.experiments.command import LOG
+from drrepro.experiments.launchers import Handle, Local, Ray, Slurm, build_launcher
+from drrepro.experiments.lock import is_held
+from drrepro.experiments.states import STATUS, read_status, state_of
 from drrepro.files import write_text
-from drrepro.interrupt import interruptible
+from drrepro.interrupt import deferred
 from drrepro.progress import Report
 from drrepro.schema import Config
 
@@ -25,7 +27,7 @@ class Outcome:
     """How one run of a sweep ended; ``log`` is what its process printed."""
 
     run_id: str
-    state: str  # skipped | done | failed | stopped
+    state: str  # skipped | done | interrupted | failed | stopped
     why: str = ""
     log: str = ""
 
@@ -42,9 +44,9 @@ def sweep(
     """Run each configuration that has no record yet, at most ``jobs`` at a time where the launcher does not queue.
 
     What failed before is run again only with ``retry_failed``; ``fail_fast`` stops everything at the first failure.
-    ``watch`` gets the run's id as its stage. The largest runs start first, so that the last ones to end are short.
-    Raises UsageError before any run when the data cannot be read. Interrupted, it stops its jobs, which leave
-    checkpoints.
+    What another process is at is left to it. ``watch`` gets the run's id as its stage. The largest runs start first, so
+    that the last ones to end are short. Raises UsageError before any run when the data cannot be read. Interrupted, it
+    stops its jobs, which leave checkpoints.
     """
     outcomes, waiting = [], []
     for config in configs:
@@ -52,60 +54,78 @@ def sweep(
         if before.state == "done":
             outcomes.append(Outcome(before.run_id, "skipped"))
         elif before.state == "failed" and not retry_failed:
-            outcomes.append(_outcome(runs, before.run_id, f"{before.why} (before; --retry-failed runs it again)"))
+            why = f"{before.why} (before; --retry-failed runs it again)"
+            outcomes.append(Outcome(before.run_id, "failed", why, str(runs / before.run_id / LOG)))
         else:
             waiting.append(config)
-    if not waiting or (fail_fast and any(outcome.state == "failed" for outcome in outcomes)):
-        return outcomes
-    _check_data(waiting, data_folder)
-    waiting.sort(key=lambda c: c.input.scale**2 * c.schedule.steps * c.schedule.images_per_step)
-    with interruptible():
+    if waiting and not (fail_fast and any(outcome.state == "failed" for outcome in outcomes)):
+        _check_data(waiting, data_folder)
+        waiting.sort(key=lambda c: c.input.scale**2 * c.schedule.steps * c.schedule.images_per_step, reverse=True)
         for outcome in _run_all(waiting, runs, data_folder, min(jobs, len(waiting)), watch):
             outcomes.append(outcome)
             if fail_fast and outcome.state == "failed":
                 break
-    return outcomes
+    ended = {outcome.run_id for outcome in outcomes}
+    return outcomes + [Outcome(name, "stopped") for name in map(run_id, configs) if name not in ended]
 
 
-def _run_all(waiting: list[Config], runs: Path, data_folder: Path, jobs: int, watch: Report) -> Iterator[Outcome]:
+def _run_all(configs: list[Config], runs: Path, data_folder: Path, jobs: int, watch: Report) -> Iterator[Outcome]:
     """Yield the outcome of each run when it has ended; stop what still runs when the caller goes away."""
-    launcher = build_launcher(waiting[0].launcher, jobs, runs)
+    waiting = {run_id(config): config for config in configs}
+    failed = {name for name in waiting if state_of(runs / name).state == "failed"}  # before
+    launcher = build_launcher(configs[0].launcher, jobs, runs)
     running: dict[str, Handle] = {}
-    try:
-        while waiting or running:
-            while waiting and (launcher.slots is None or len(running) < launcher.slots):
-                config = waiting.pop()
-                directory = runs / run_id(config)
-                write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
-                arguments = [str(directory.resolve()), str(data_folder.resolve())]
-                running[run_id(config)] = launcher.start(arguments, directory.resolve())
-            time.sleep(POLL)
-            for name in list(running):
-                code = running[name].exit_code()
-                if code is not None:
-                    del running[name]
-                    watch(name, 1, 1, {})
-                    yield _outcome(runs, name, "" if code == 0 else f"killed (exit code {code})")
-                else:
-                    _show(runs / name, watch)
-    finally:
-        _stop(running)
+    with deferred() as signalled:
+        try:
+            while waiting or running:
+                for name in list(waiting):
+                    state = state_of(runs / name).state
+                    if state == "done" or (state == "failed" and name not in failed):  # by another process
+                        del waiting[name]
+                        yield _outcome(runs, name, 0)
+                    elif state != "running" and (launcher.slots is None or len(running) < launcher.slots):
+                        running[name] = _start(launcher, waiting.pop(name), runs / name, data_folder)
+                time.sleep(POLL)
+                if signalled():
+                    raise KeyboardInterrupt
+                for name in list(running):
+                    code = running[name].exit_code()
+                    if code is not None:
+                        del running[name]
+                        watch(name, 1, 1, {})
+                        yield _outcome(runs, name, code)
+                    else:
+                        _show(runs / name, watch)
+        finally:
+            _stop(running, runs)
 
 
-def _stop(running: dict[str, Handle]) -> None:
+def _start(launcher: Local | Slurm | Ray, config: Config, directory: Path, data_folder: Path) -> Handle:
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
+    if read_status(directory).get("state") == "failed":
+        (directory / STATUS).unlink()  # of the time before
+    return launcher.start([str(directory.resolve()), str(data_folder.resolve())], directory.resolve())
+
+
+def _stop(running: dict[str, Handle], runs: Path) -> None:
+    """Stop the jobs and wait for their checkpoints: some engines take a job for ended before its processes are."""
     for handle in running.values():
         handle.stop()
     deadline = time.monotonic() + GRACE
-    while any(handle.exit_code() is None for handle in running.values()) and time.monotonic() < deadline:
+    while running and time.monotonic() < deadline:
         time.sleep(POLL)
+        if all(handle.exit_code() is not None and not is_held(runs / name) for name, handle in running.items()):
+            return
 
 
-def _outcome(runs: Path, name: str, why: str) -> Outcome:
-    """Return how a run ended; ``why`` is what is known if it left no word itself."""
+def _outcome(runs: Path, name: str, code: int) -> Outcome:
+    """Return how a run ended: what it said itself, or if it left no word how its process ended."""
     now, log = state_of(runs / name), runs / name / LOG
     if now.state == "done":
         return Outcome(name, "done")
-    return Outcome(name, "failed", now.why if now.state == "failed" and not why.endswith("again)") else why, str(log))
+    if now.state == "failed" or (now.state == "interrupted" and now.why == "interrupted"):
+        return Outcome(name, now.state, now.why, str(log))
+    return Outcome(name, "failed", f"killed (exit code {code})", str(log))
 
 
 def _check_data(configs: list[Config], data_folder: Path) -> None:

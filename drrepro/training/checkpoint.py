@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from drrepro.errors import RunError
-from drrepro.files import atomic_write
+from drrepro.files import atomic_write, remove_leftovers
 from drrepro.models.retinanet import RetinaNet
 
 NAME, BEFORE = "checkpoint.pt", "checkpoint.before.pt"  # the last one, and the last but one in case that is damaged
@@ -39,6 +39,7 @@ def save_checkpoint(
     }
     packed = io.BytesIO()  # torch.save hides what a full disk says
     torch.save(state, packed)
+    remove_leftovers(directory / NAME)
     if (directory / NAME).is_file():
         (directory / NAME).replace(directory / BEFORE)
     atomic_write(directory / NAME, lambda file: file.write(packed.getbuffer()))

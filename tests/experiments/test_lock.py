@@ -1,8 +1,10 @@
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from drrepro.experiments.lock import hold, is_held, owner
@@ -24,7 +26,7 @@ def holder(directory, seconds):
 
 
 def test_one_waits_for_the_other_and_says_for_whom(tmp_path, caplog):
-    process = holder(tmp_path, 0.5)
+    process = holder(tmp_path, 3)
     assert is_held(tmp_path)
     assert owner(tmp_path)["pid"] == process.pid
     with hold(tmp_path):
@@ -45,6 +47,18 @@ def test_the_lock_of_a_killed_owner_is_taken_over_at_once_and_said(tmp_path, cap
     with hold(tmp_path):
         assert time.monotonic() - start < 5
     assert f"taken over from process {process.pid} on" in caplog.text
+
+
+def test_those_who_look_at_a_lock_hinder_nobody(tmp_path, caplog):
+    with hold(tmp_path):
+        pass
+    with (tmp_path / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not is_held(tmp_path)
+        threading.Timer(0.1, file.close).start()
+        with hold(tmp_path) as waited:
+            assert not waited
+    assert caplog.text == ""
 
 
 def test_a_note_from_the_future_or_damaged_changes_nothing(tmp_path):

@@ -9,7 +9,8 @@ from drrepro.errors import UsageError
 from drrepro.experiments import plan
 from drrepro.experiments.records import read_record
 from drrepro.experiments.run import run
-from drrepro.experiments.sweep import state_of, sweep
+from drrepro.experiments.states import state_of
+from drrepro.experiments.sweep import sweep
 from drrepro.progress import silent
 from tests.conftest import TINY
 
@@ -28,8 +29,8 @@ def test_a_sweep_runs_what_is_missing_goes_on_past_a_failure_and_skips_what_is_d
     again = sweep(configs, tmp_path, data_folder, 2, silent)
     assert [o.state for o in again] == ["skipped", "skipped"]
     assert [path.stat().st_mtime_ns for path in records] == before
-    assert state_of(configs[0], tmp_path) == "done"
-    assert state_of(compose([*TINY, "seed=9"]), tmp_path) == "new"
+    assert state_of(tmp_path / run_id(configs[0])).state == "done"
+    assert state_of(tmp_path / run_id(compose([*TINY, "seed=9"]))).state == "new"
 
 
 def test_a_sweep_in_workers_equals_a_run_in_this_process(data_folder, tmp_path):
