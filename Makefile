@@ -41,7 +41,7 @@ reproduce: $(VENV)/.installed ## Tables 1-3 and the figures: on the embedded dat
 	@start=$$(date +%s); failed=0; \
 	$(if $(filter coco2017,$(SETS)),$(foreach set,$(SETS),$(call HAVE,$(set))),$(BIN)/drrepro data make || exit;) \
 	$(BIN)/drrepro sweep all data=$(firstword $(SETS)) seed=$(SEEDS) $(ARGS) --jobs $(JOBS) --no-tables || failed=$$?; \
-	$(BIN)/drrepro report tables && $(BIN)/drrepro report figures || failed=$$?; \
+	$(BIN)/drrepro report tables && $(BIN)/drrepro report claims && $(BIN)/drrepro report figures || failed=$$?; \
 	echo "make reproduce: $$(( $$(date +%s) - start )) s, DATA=$(DATA) SEEDS=$(SEEDS) JOBS=$(JOBS), $$(date -u +%F)" \
 		| tee results/reproduced.txt; \
 	exit $$failed
@@ -52,6 +52,7 @@ smoke: $(VENV)/.installed ## the same path on eight images a split: under a minu
 	DRREPRO_DATA=$(SMOKE)/data DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro sweep all --jobs $(JOBS) --quiet --no-tables \
 		schedule.steps=4 schedule.warmup_steps=1 schedule.images_per_step=2
 	DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro report tables --results $(SMOKE)/results
+	DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro report claims --results $(SMOKE)/results
 	DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro report figures --results $(SMOKE)/results
 
 tune: $(VENV)/.installed ## the learning rates of conf/schedule/cpu.yaml: one grid for both losses, judged on the tune split
@@ -76,6 +77,7 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 
 bench: $(VENV)/.installed ## what the README quotes: needs the runs of `make reproduce`
 	$(BIN)/drrepro bench evaluation
+	$(BIN)/drrepro bench bootstrap
 
 clean: ## remove what smoke and the builds leave; data/, runs/ and .venv/ stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

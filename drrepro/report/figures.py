@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from drrepro.errors import UsageError
 from drrepro.experiments.plan import Plan
 from drrepro.experiments.records import Record, metrics_at
 from drrepro.files import atomic_write
@@ -52,6 +53,9 @@ def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
 
 def draw_figure1(records: list[Record], path: Path) -> list[Path]:
     """Draw Figure 1 of any runs beside each other as ``path``.png and .svg; return both."""
+    for record in records:
+        if record["densities"] is None:
+            raise UsageError(f"{record['id']}: a secret test split, so nobody here knows which scores are foreground's")
     figure = score_densities(records)
     paths = [path.with_name(path.name.removesuffix(".png").removesuffix(".svg") + end) for end in (".png", ".svg")]
     atomic_write(paths[0], lambda file: figure.savefig(file, format="png", dpi=150))

@@ -139,6 +139,10 @@ def test_what_was_not_run_is_said(tmp_path, name):
             break
 
 
+def test_densities_that_are_secret_are_not_run(tmp_path):
+    assert claim("separation", tmp_path, gain(0), images=0, densities=lambda config: None).verdict == "not run"
+
+
 def test_claims_without_a_plan_are_not_run():
     found = claims.build_claims([])
     assert [c.name for c in found] == list(CLAIMS)
