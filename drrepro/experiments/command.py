@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from drrepro.interrupt import interruptible
 
 LOG = "log.txt"
+POLL = 0.2  # s
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Command:
         process = self.start()
         try:
             with interruptible(), suppress(KeyboardInterrupt):
-                process.wait()
+                while process.poll() is None:
+                    time.sleep(POLL)  # no wait(): what Ray cancels with wakes no process from a system call
         finally:
             process.terminate()
             process.wait()
