@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from drrepro.errors import RunError
 from drrepro.experiments.run import run
@@ -27,6 +28,8 @@ def bench(configs: list[Config], data_folder: Path, progress: Callable[[int, int
     Raises RunError when a run of the sweep fails.
     """
     count, total = len(configs), 2 * len(configs) + REPEATS
+    for config in configs:
+        config.launcher.cpus = torch.get_num_threads()  # as many there as here
     with tempfile.TemporaryDirectory() as folder:
         run(configs[0], Path(folder) / "first", data_folder, silent)  # warms up
         start = time.perf_counter()
