@@ -4,7 +4,7 @@ VENV ?= .venv
 # digits (and letters): the embedded sets, on a CPU. coco (and voc2007): the paper's own protocol, on GPUs.
 DATA ?= digits
 SEEDS ?= 0
-JOBS ?= $(if $(filter coco,$(DATA)),1,2)
+JOBS ?= $(if $(filter coco coco2017,$(DATA)),1,2)
 # Further overrides of every run, such as ARGS="schedule.accumulate=4 schedule.precision=bf16 runtime.workers=8"
 ARGS ?=
 # Where torch comes from; a machine without a GPU saves gigabytes with
@@ -15,7 +15,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 SMOKE := build/smoke
 # A data set laid out by hand is as good as a fetched one.
 HAVE = $(BIN)/drrepro data fetch $(1) || $(BIN)/drrepro data check $(1) --quick || exit;
-SETS := $(if $(filter coco,$(DATA)),coco2017 voc2007,digits letters)
+ifeq ($(filter digits coco coco2017,$(DATA)),)
+$(error DATA=$(DATA): digits or coco)
+endif
+SETS := $(if $(filter coco coco2017,$(DATA)),coco2017 voc2007,digits letters)
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce smoke tune test test-full lint format bench clean

@@ -29,6 +29,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     if world() == 1:
         yield
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what NCCL sends objects through
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield

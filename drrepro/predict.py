@@ -11,7 +11,7 @@ from PIL import Image
 
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Item, collate
-from drrepro.data.transforms import open_upright, resize
+from drrepro.data.transforms import open_upright, resize, scale_boxes
 from drrepro.errors import RunError, UsageError
 from drrepro.files import atomic_write
 from drrepro.models.postprocess import Detections, select_candidates, suppress
@@ -87,8 +87,9 @@ def detect_one(model: RetinaNet, config: Config, image: Image.Image) -> Detectio
         evaluation.candidates_per_level,
     )
     kept = suppress(candidates, size, evaluation.nms_iou, evaluation.detections_per_image)
-    scale = torch.tensor([image.width / size[1], image.height / size[0]] * 2)
-    return Detections(kept.boxes.double().cpu() * scale, kept.scores.cpu(), kept.labels.cpu())
+    scale = (image.width / size[1], image.height / size[0])
+    scaled = scale_boxes(kept.boxes.double().cpu(), scale, config.model.inclusive)
+    return Detections(scaled, kept.scores.cpu(), kept.labels.cpu())
 
 
 def find_images(paths: list[Path]) -> list[Path]:

@@ -98,6 +98,11 @@ class ModelConfig:
     box_weights: list[float] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
     box_growth: float = 1000 / 16  # a decoded box is at most so many times wider or higher than its anchor
 
+    @property
+    def inclusive(self) -> bool:
+        """Whether boxes are resized as inclusive pixels."""
+        return self.convention == "maskrcnn_benchmark"
+
     def __post_init__(self) -> None:
         names = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
         _require(self.backbone in names, "model.backbone", self.backbone, f"must be one of {', '.join(names)}")
@@ -144,7 +149,9 @@ class LossConfig:
     L: float = 6.0
     margin: float = 0.5
     tau: float = 4.0  # weight on the whole loss
-    scope: str = "image"  # what one distribution covers: image | batch
+    # What one distribution covers: image [S], and the mean over images [I]; or batch [R]: the images of one pass of one
+    # GPU, so that accumulate and ranks change the loss.
+    scope: str = "image"
     gamma: float = 2.0
     alpha: float = 0.25
     box_beta: float = 0.11  # smooth L1
@@ -171,7 +178,7 @@ class ScheduleConfig:
     images_per_step: int = 16  # over all GPUs
     # What lr, steps and milestones of the recipe are stated for. With other images_per_step the rate is scaled linearly
     # and the iteration counts inversely [M], but for those that are given beside it; none: nothing is scaled.
-    recipe_images: int | None = 16
+    recipe_images: int | None = None
     accumulate: int = 1  # forward and backward passes a step, on so many parts of each GPU's images
     optimizer: str = "sgd"  # sgd | adamw
     lr: float = 0.01

@@ -41,7 +41,7 @@ def show_estimate(configs: "list[Config]", jobs: int, as_json: bool, quiet: bool
     typer.echo(f"{len(rows)} runs: {timedelta(seconds=round(seconds))} one after the other, {disk / 1e3:.2f} GB")
     if jobs > 1:
         typer.echo(
-            f"--jobs {jobs} on one CPU shares its cores: take the time of one after the other as the upper limit"
+            f"--jobs {jobs} on one CPU or GPU shares it: take the time of one after the other as the upper limit"
         )
     if any(row.images_tested is None for row in rows):
         typer.echo("the data are not here yet: evaluation is left out, 80 classes are assumed")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from drrepro.data.dataset import Sample
-from drrepro.data.transforms import load_image
+from drrepro.data.transforms import load_image, scale_boxes
 from drrepro.distributed import own_share
 from drrepro.errors import RunError
 from drrepro.schema import InputConfig
@@ -27,11 +27,14 @@ class Item:
     pixels: Tensor
     flip: bool
 
-    def targets(self) -> tuple[Tensor, Tensor]:
-        """Return boxes (N, 4) float32 in resized pixels, mirrored if so, and labels (N,); no ``ignore`` objects."""
+    def targets(self, inclusive: bool = False) -> tuple[Tensor, Tensor]:
+        """Return boxes (N, 4) float32 in resized pixels, mirrored if so, and labels (N,); no ``ignore`` objects.
+
+        ``inclusive``: see `scale_boxes`.
+        """
         height, width = self.pixels.shape[1:]
-        scale = np.array([width / self.sample.width, height / self.sample.height] * 2)
-        boxes = torch.from_numpy((self.sample.boxes * scale)[~self.sample.ignore]).float()
+        scale = (width / self.sample.width, height / self.sample.height)
+        boxes = scale_boxes(torch.from_numpy(self.sample.boxes[~self.sample.ignore]), scale, inclusive).float()
         if self.flip:
             boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
         return boxes, torch.from_numpy(self.sample.labels[~self.sample.ignore])
@@ -162,14 +165,17 @@ def start_worker(number: int) -> None:
     bytearray(2**25 - 2**16)
 
 
-def collate(items: list[Item], config: InputConfig, device: torch.device) -> Batch:
-    """Mirror and normalise on ``device`` and pad to a multiple of ``size_divisor``; padding is zero [M]."""
+def collate(items: list[Item], config: InputConfig, device: torch.device, inclusive: bool = False) -> Batch:
+    """Mirror and normalise on ``device`` and pad to a multiple of ``size_divisor``; padding is zero [M].
+
+    ``inclusive``: see `scale_boxes`.
+    """
     sizes = [(item.pixels.shape[1], item.pixels.shape[2]) for item in items]
     height, width = (-(-max(side) // config.size_divisor) * config.size_divisor for side in zip(*sizes, strict=True))
     mean = torch.tensor(config.mean, device=device)[:, None, None]
     std = torch.tensor(config.std, device=device)[:, None, None]
     images = torch.empty((len(items), 3, height, width), device=device, memory_format=torch.channels_last).zero_()
-    targets = [item.targets() for item in items]
+    targets = [item.targets(inclusive) for item in items]
     most = max(len(own) for own, _ in targets)
     pin = device.type == "cuda"
     boxes = torch.zeros(len(items), most, 4, pin_memory=pin)

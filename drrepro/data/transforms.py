@@ -51,6 +51,15 @@ def resize(pixels: Image.Image, config: InputConfig) -> Tensor:
     return functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
+def scale_boxes(boxes: Tensor, scale: tuple[float, float], inclusive: bool) -> Tensor:
+    """Return boxes (N, 4), x2 - x1 the width, of an image that is resized by ``scale``, in x and y.
+
+    ``inclusive``: as maskrcnn-benchmark [M], which scales the last pixel of a box, x2 - 1, and not its edge.
+    """
+    last = torch.tensor([0.0, 0.0, 1.0, 1.0]) * inclusive
+    return (boxes - last) * torch.tensor([*scale, *scale], dtype=boxes.dtype) + last
+
+
 def open_upright(path: Path) -> Image.Image:
     """Decode an image without annotations as a viewer shows it: turned by its EXIF tag, in 8-bit RGB.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.loader import Batch, collate, evaluation_batches
+from drrepro.data.transforms import scale_boxes
 from drrepro.distributed import all_parts, own_share
 from drrepro.evaluation.coco import Results
 from drrepro.models.anchors import match
@@ -49,7 +50,7 @@ def detect(
     size, workers = config.evaluation.images_per_batch, config.runtime.workers
     batches = evaluation_batches(own, config.input, size, workers, pin=device.type == "cuda")
     for items in batches:
-        batch = collate(items, config.input, device)
+        batch = collate(items, config.input, device, config.model.inclusive)
         (logits, deltas), anchors = model(batch.images), model.anchors_of(batch.images)
         scores = logits.float().sigmoid()
         _count(densities, scores, batch, torch.cat(anchors), config)
@@ -65,7 +66,7 @@ def detect(
             )
             for iou in nms_ious:
                 kept = suppress(candidates, batch.sizes[i], iou, config.evaluation.detections_per_image)
-                results[iou] += as_results(kept, sample, batch.sizes[i], dataset.category_ids)
+                results[iou] += as_results(kept, sample, batch.sizes[i], dataset.category_ids, config.model.inclusive)
         done += len(items)
         progress(done, len(own))
     return _merge(all_parts((results, densities)))
@@ -77,9 +78,12 @@ def _merge(parts: list[tuple[dict[float, Results], Densities]]) -> tuple[dict[fl
     return results, Densities(*counts)
 
 
-def as_results(found: Detections, sample: Sample, size: tuple[int, int], category_ids: list[int]) -> Results:
+def as_results(
+    found: Detections, sample: Sample, size: tuple[int, int], category_ids: list[int], inclusive: bool = False
+) -> Results:
     """Return detections in COCO result format, in the pixels of the file; ``size`` is (height, width) as resized."""
-    boxes = found.boxes.double().cpu() * torch.tensor([sample.width / size[1], sample.height / size[0]] * 2)
+    scale = (sample.width / size[1], sample.height / size[0])
+    boxes = scale_boxes(found.boxes.double().cpu(), scale, inclusive)
     boxes[:, 2:] -= boxes[:, :2]
     rows = zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     return [
@@ -92,6 +96,8 @@ def _count(densities: Densities, scores: Tensor, batch: Batch, anchors: Tensor, 
     labels, _ = match(anchors, batch.boxes, batch.labels, config.matcher)
     positive = labels[..., None] == torch.arange(1, scores.shape[2] + 1, device=labels.device)
     negative = ~positive & (labels >= 0)[..., None]
-    bins = (scores * BINS).long().clamp(max=BINS - 1)
-    for counts, mask in ((densities.foreground, positive), (densities.background, negative)):
-        counts += torch.bincount(bins[mask], minlength=BINS).cpu().numpy()
+    for i in range(len(scores)):  # an image at a time: on a GPU the indices of a batch would fill gigabytes
+        bins = (scores[i] * BINS).long().clamp_(max=BINS - 1)
+        for counts, mask in ((densities.foreground, positive[i]), (densities.background, negative[i])):
+            own = torch.where(mask, bins, BINS).flatten()
+            counts += torch.bincount(own, minlength=BINS + 1)[:BINS].cpu().numpy()

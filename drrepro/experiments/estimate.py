@@ -48,8 +48,10 @@ def estimate(
     """Return what each of ``configs`` needs on this machine; nothing is written.
 
     A few images, or one, are timed at the largest scale of each kind of detector; other scales follow by their pixels.
-    Loading of images is taken to be hidden behind the training.
+    Loading of images is taken to be hidden behind the training; optimizer, NMS and metrics are left out.
     """
+    if world() > 1:
+        raise UsageError("--dry-run: asks one process; leave torchrun away and say launcher.ranks=N")
     rows: list[Estimate] = []
     measured: dict[str, tuple[int, float, float, int]] = {}
     for config in sorted(configs, key=lambda c: -c.input.scale):
@@ -61,11 +63,12 @@ def estimate(
         pixels = (config.input.scale / scale) ** 2
         state, steps = _left(config, runs)
         images = steps * config.schedule.images_per_step
-        seconds = 0.0 if state == "done" else pixels * (images * training + (count or 0) * evaluating) / world()
-        checkpoint = 4 * parameters * (3 if config.schedule.optimizer == "adamw" else 2) if config.schedule.steps else 0
+        work = 0.0 if state == "done" else pixels * (images * training + (count or 0) * evaluating)
+        copies = 2 if config.schedule.optimizer == "sgd" else 3  # weights and what the optimizer keeps of each
+        checkpoint = 2 * 4 * parameters * copies if config.schedule.steps else 0  # the last two
         kept = (count or 0) * config.evaluation.detections_per_image * DETECTION_BYTES
         disk = 0.0 if state == "done" else (checkpoint + kept) / 1e6
-        rows.append(Estimate(run_id(config), state, steps, images, count, seconds, disk))
+        rows.append(Estimate(run_id(config), state, steps, images, count, work / config.launcher.ranks, disk))
         progress(len(rows), len(configs))
     order = {run_id(config): i for i, config in enumerate(configs)}
     return sorted(rows, key=lambda row: order[row.run_id])
@@ -94,7 +97,7 @@ def _probe(config: Config, classes: int) -> tuple[int, float, float, int]:
     model = RetinaNet(config.model, classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = config.input.size_divisor
     height, width = (-(-round(side) // step) * step for side in (config.input.scale, ASPECT * config.input.scale))
-    part = max(1, config.schedule.images_per_step // (config.schedule.accumulate * world()))
+    part = max(1, config.schedule.images_per_step // (config.schedule.accumulate * config.launcher.ranks))
     count = max(1, min(part, PROBE_PIXELS // (height * width)))
     images = torch.zeros(count, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
     box = torch.tensor([[[0.0, 0.0, width / 2, height / 2]]], device=device).expand(count, 1, 4)

@@ -55,7 +55,7 @@ def scales(overrides: list[str], config_dir: Path | None = None) -> tuple[Plan, 
 
 def datasets(overrides: list[str], config_dir: Path | None = None) -> tuple[Plan, list[Config]]:
     """Plan Table 3: both losses on the second data set, by default letters, nothing tuned again."""
-    data = [] if any(o.startswith("data=") for o in overrides) else ["data=letters"]
+    data = [] if any(o.startswith(("data=", "experiment=")) for o in overrides) else ["data=letters"]
     return _plan(
         "datasets", [LOSSES, *data, *overrides], config_dir, lambda config: config.data.paper or config.data.name
     )
@@ -66,6 +66,8 @@ def everything(overrides: list[str], config_dir: Path | None = None) -> list[tup
     first = next((o.removeprefix("data=") for o in overrides if o.startswith("data=")), "digits")
     if first not in SECOND:
         raise UsageError(f"data={first}: all tables are of {' or '.join(SECOND)}; sweep thresholds or scales take any")
+    if any(o.startswith("experiment=") for o in overrides):
+        raise UsageError("experiment: one table's; `drrepro sweep all` takes data=digits or data=coco2017")
     rest = [o for o in overrides if not o.startswith("data=")]
     one, two = ([f"data={name}", *rest] for name in (first, SECOND[first]))
     return [

@@ -46,19 +46,20 @@ class _Focal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, normalizer: Tensor, loss: FocalLoss) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
-            total, gradient = _total_and_gradient(logits, labels, normalizer, loss, ctx.needs_input_grad[0])
+            at_once = ctx.needs_input_grad[0] and logits.dtype != torch.float16  # which it would underflow, unscaled
+            total, gradient = _total_and_gradient(logits, labels, normalizer, loss, at_once)
         ctx.save_for_backward(logits, labels, normalizer)
         ctx.loss, ctx.gradient = loss, gradient
         return total.to(compute_dtype(logits))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
         gradient, ctx.gradient = ctx.gradient, None  # it is handed on, so a second backward needs its own
         if gradient is None:
             logits, labels, normalizer = ctx.saved_tensors
-            _, gradient = _total_and_gradient(logits, labels, normalizer, ctx.loss, with_gradient=True)
-            assert gradient is not None
+            _, gradient = _total_and_gradient(logits, labels, normalizer / upstream, ctx.loss, with_gradient=True)
+            return gradient, None, None, None
         return gradient.mul_(upstream), None, None, None
 
 

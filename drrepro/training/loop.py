@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Batch, collate, training_batches
-from drrepro.distributed import first_buffers, on_any_rank, rank, sum_over_ranks, world
+from drrepro.distributed import all_parts, first_buffers, on_any_rank, rank, sum_over_ranks, world
 from drrepro.errors import RunError, UsageError
 from drrepro.files import write_text
 from drrepro.interrupt import deferred
@@ -41,6 +41,8 @@ def train(
     optimizer = build_optimizer(model, schedule)
     scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16")
     start, before = _resume(model, optimizer, scaler, directory, total)
+    if len(set(all_parts(start))) > 1:
+        raise RunError(f"{directory}: ranks have read different checkpoints; all nodes need the same runs folder")
     clock, log = _Clock(before), _Log(directory / "metrics.jsonl", start)
     classification, detector = build_loss(config.loss), _prepare(model, config, device)
     steps = range(start, total)
@@ -52,7 +54,10 @@ def train(
             rate = learning_rate(step, schedule)
             set_learning_rate(optimizer, rate)
             size = len(items) // schedule.accumulate
-            parts = [collate(items[i : i + size], config.input, device) for i in range(0, len(items), size)]
+            parts = [
+                collate(items[i : i + size], config.input, device, config.model.inclusive)
+                for i in range(0, len(items), size)
+            ]
             numbers = {**add_gradients(detector, model, classification, scaler, parts, config), "lr": rate}
             if not math.isfinite(numbers["loss"]):
                 shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
@@ -91,8 +96,9 @@ def add_gradients(
 ) -> dict[str, float]:
     """Add to the parameters the (scaled) gradients of one step's loss, part by part, and return the loss and its terms.
 
-    Parts and ranks make no difference: every part has as many images, and what losses are divided by is counted over
-    all of them first. Batch norm, where it is trained, is of each part alone.
+    Every part has as many images, and what losses are divided by is counted over all of them first [I], so how images
+    of one size are split makes no difference. Of each part alone are its padding, batch norm where it is trained, and
+    the distribution of DR loss with scope batch.
     """
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.schedule.precision]
     targets = [_targets(model, batch, config) for batch in parts]

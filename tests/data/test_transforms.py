@@ -2,11 +2,12 @@ import contextlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from drrepro.data.transforms import load_image, target_size
+from drrepro.data.transforms import load_image, scale_boxes, target_size
 from drrepro.errors import RunError
 from drrepro.schema import InputConfig
 from tests.data.test_loader import sample
@@ -137,3 +138,13 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(RunError, match=r"a\.png: cannot be decoded \(.*decompression bomb"):
         load(tmp_path / "a.png")
+
+
+def test_inclusive_boxes_are_scaled_by_their_last_pixels():
+    """As maskrcnn-benchmark: x2 = x + w - 1 is scaled, and one added when a box is written as x, y, w, h again."""
+    boxes = torch.tensor([[10.0, 20.0, 50.0, 100.0]], dtype=torch.float64)
+    x1, y1, x2, y2 = 10 * 1.25, 20 * 1.5, (50 - 1) * 1.25, (100 - 1) * 1.5
+    scaled = scale_boxes(boxes, (1.25, 1.5), inclusive=True)
+    torch.testing.assert_close(scaled, torch.tensor([[x1, y1, x2 + 1, y2 + 1]], dtype=torch.float64))
+    torch.testing.assert_close(scale_boxes(scaled, (1 / 1.25, 1 / 1.5), inclusive=True), boxes)
+    assert scale_boxes(boxes, (2.0, 2.0), inclusive=False).tolist() == [[20, 40, 100, 200]]

@@ -64,3 +64,14 @@ def test_nms_adds_one_evaluation_a_run():
     assert [c.weights for c in evaluations] == [f"run:{run_id(c)}" for c in configs]
     assert all(c.evaluation.nms_ious == [0.4, 0.6] for c in evaluations)
     assert not {c.run_id for c in added.cells} & {run_id(c) for c in configs}
+
+
+def test_an_experiment_brings_its_own_data():
+    table3, configs = plan.datasets(["experiment=table3"])
+    assert {config.data.name for config in configs} == {"voc2007"}
+    assert {(config.schedule.lr, config.schedule.steps, config.input.scale) for config in configs} == {
+        (0.008, 8750, 800)
+    }
+    assert table3.cells[0].setting == "voc2007"
+    with pytest.raises(UsageError, match="experiment: one table's"):
+        plan.everything(["experiment=table1"])

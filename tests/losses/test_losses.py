@@ -129,6 +129,20 @@ def test_half_precision_is_computed_in_float32(loss, dtype):
 
 
 @pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
+def test_a_scaled_loss_of_float16_has_gradients_that_do_not_underflow(loss):
+    """As a GradScaler does it: at the prior of 0.01 a negative's gradient is far below float16's smallest number."""
+    logits = torch.full((2, 20_000, 20), -4.6, dtype=torch.float16, requires_grad=True)
+    labels = torch.zeros(2, 20_000, dtype=torch.int64)
+    labels[:, :200] = 1
+    exact = logits.detach().float().requires_grad_()
+    (2.0**14 * loss(logits, labels)).backward()
+    (2.0**14 * loss(exact, labels)).backward()
+    negatives = exact.grad[:, 200:]
+    assert negatives.min() > 0
+    torch.testing.assert_close(logits.grad[:, 200:].float(), negatives, rtol=2e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
 @pytest.mark.parametrize("spread", [0.0, 1.0])
 def test_sixteen_million_logits_agree_with_float64(loss, spread):
     """With no spread every rounding goes the same way, so nothing averages out."""

@@ -2,7 +2,9 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models.detection import retinanet_resnet50_fpn
@@ -80,8 +82,10 @@ def pixels():
 
 
 def batch_of(boxes, labels):
-    empty = Sample(0, None, 0, 0, *[None] * 4)
-    items = [Item(empty, p, b, n) for p, b, n in zip(pixels(), boxes, labels, strict=True)]
+    items = []
+    for p, b, n in zip(pixels(), boxes, labels, strict=True):
+        own = (b.double().numpy(), n.numpy(), np.zeros(len(n)), np.zeros(len(n), np.bool_))
+        items.append(Item(Sample(0, Path(), p.shape[2], p.shape[1], *own), p, flip=False))
     return collate(items, CONFIG.input, torch.device("cpu"))
 
 
