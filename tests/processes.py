@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drrepro.config import run_id
-from drrepro.experiments.launchers import Handle
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["drrepro.experiments.job"])
@@ -96,29 +95,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-class Forked:
-    """A launcher like Local, whose processes start at once."""
-
-    def __init__(self, jobs: int) -> None:
-        self.slots = jobs
-
-    def start(self, arguments: list[str], directory: Path) -> Handle:
-        process = context.Process(target=_job, args=(arguments, str(directory / "log.txt")))
-        process.start()
-        return Handle(lambda: process.exitcode, process.terminate)
-
-
-def _job(arguments: list[str], log: str) -> None:
-    import sys
-
-    import torch
-
-    from drrepro.experiments.job import main
-
-    torch.set_num_threads(1)
-    descriptor = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    sys.exit(main(*map(Path, arguments)))

@@ -1,18 +1,21 @@
 """What a launcher starts for one run: `python -m drrepro.experiments.job`, or torchrun of it."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from drrepro.interrupt import interruptible
 
 LOG = "log.txt"
 POLL = 0.2  # s
+FORKS = sys.platform == "linux"  # elsewhere system libraries may not survive a fork
 
 
 @dataclass(frozen=True)
@@ -25,22 +28,17 @@ class Command:
     cpus: int
     gpus: str | None = None  # none: all that the engine shows
 
-    def start(self, own_session: bool = False) -> "subprocess.Popen[bytes]":
-        """Start it, and perhaps keep the terminal's signals from it."""
+    def __call__(self) -> int:
+        """Carry it out in a new process, or torchrun's, and return its exit code.
+
+        Stop it, with a checkpoint, when the engine stops this process.
+        """
         # --standalone lets each torchrun find a free port, so that several on one machine do not meet.
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
         line = [*(torchrun if self.ranks > 1 else []), "-m", "drrepro.experiments.job", *self.arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, self.cpus // self.ranks))}
-        if self.gpus is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus
         with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, *line], env=environment, stdout=log, stderr=log, start_new_session=own_session
-            )
-
-    def __call__(self) -> int:
-        """Carry it out and return its exit code; stop it, with a checkpoint, when the engine stops this process."""
-        process = self.start()
+            environment = {**os.environ, **self.environment}
+            process = subprocess.Popen([sys.executable, *line], env=environment, stdout=log, stderr=log)
         try:
             with interruptible(), suppress(KeyboardInterrupt):
                 while process.poll() is None:
@@ -49,6 +47,41 @@ class Command:
             process.terminate()
             process.wait()
         return process.returncode
+
+    def fork(self) -> BaseProcess:
+        """Start it in a process forked from one that has imported torch, which takes seconds, and done nothing else."""
+        context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+        context.set_forkserver_preload(["drrepro.experiments.job"])
+        process: BaseProcess = context.Process(target=self._take_over)
+        process.start()
+        return process
+
+    def _take_over(self) -> NoReturn:
+        """Carry it out in this process and exit; torchrun starts new ones."""
+        os.setsid()  # a Ctrl-C at the terminal is for the sweep, which stops its jobs
+        with self.log.open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        os.environ.update(self.environment)
+        if self.ranks > 1:
+            sys.exit(self())
+        import torch
+
+        from drrepro.experiments.job import main
+
+        torch.set_num_threads(self.threads)  # imported already, so that OMP_NUM_THREADS comes too late
+        sys.exit(main(*map(Path, self.arguments)))
+
+    @property
+    def threads(self) -> int:
+        """Of a rank."""
+        return max(1, self.cpus // self.ranks)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes are to find there beside what is there."""
+        gpus = {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": self.gpus}
+        return {"OMP_NUM_THREADS": str(self.threads), **gpus}
 
     def checkpoint(self) -> Any:
         """Return what Slurm is to queue when it pre-empts this or its time is up: submitit asks for it."""

@@ -47,10 +47,10 @@ class Local:
         slot = self.free.pop(0)
         cpus = self.config.cpus or max(1, _cores() // self.slots)
         command = Command(arguments, directory / LOG, self.config.ranks, cpus, self._gpus(slot))
-        process = command.start(own_session=True)  # a Ctrl-C at the terminal is for the sweep, which stops them
+        process = command.fork()
 
         def exit_code() -> int | None:
-            code = process.poll()
+            code = process.exitcode
             if code is not None and slot not in self.free:
                 self.free.append(slot)
             return code

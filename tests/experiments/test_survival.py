@@ -21,7 +21,7 @@ from drrepro.files import write_text
 from drrepro.progress import silent
 from drrepro.training.checkpoint import load_checkpoint
 from tests.conftest import DIVERGING, TINY
-from tests.processes import Forked, start, until
+from tests.processes import start, until
 
 SMALL = [*TINY, "schedule.precision=fp32", "evaluation.score_thresholds=[0.05]"]
 ENDLESS = [*SMALL, "schedule.steps=100000", "runtime.checkpoint_every=1000000"]
@@ -29,12 +29,6 @@ ENDLESS = [*SMALL, "schedule.steps=100000", "runtime.checkpoint_every=1000000"]
 
 def measured(record):
     return {key: record[key] for key in ("id", "metrics", "curve", "densities", "data", "submission")}
-
-
-@pytest.fixture
-def forked(monkeypatch):
-    """Let sweeps start processes that have imported everything already; what starts them otherwise is tested below."""
-    monkeypatch.setattr("drrepro.experiments.sweep.build_launcher", lambda config, jobs, runs: Forked(jobs))
 
 
 def test_two_processes_with_the_same_run_train_it_once(data_folder, tmp_path):
@@ -49,7 +43,7 @@ def test_two_processes_with_the_same_run_train_it_once(data_folder, tmp_path):
     assert read_record(tmp_path / run_id(config)) is not None
 
 
-def test_a_failure_stops_nothing_and_is_not_repeated_unless_asked_for(data_folder, tmp_path, forked):
+def test_a_failure_stops_nothing_and_is_not_repeated_unless_asked_for(data_folder, tmp_path):
     broken, good = compose(DIVERGING), compose([*SMALL, "seed=1"])
     outcomes = {o.run_id: o for o in sweep([broken, good], tmp_path, data_folder, 1, silent)}
     assert outcomes[run_id(good)].state == "done"
@@ -67,7 +61,7 @@ def test_a_failure_stops_nothing_and_is_not_repeated_unless_asked_for(data_folde
     assert (tmp_path / run_id(broken) / "log.txt").read_text().count("the loss is not finite") == 2
 
 
-def test_fail_fast_stops_the_rest_where_it_can_be_gone_on_from(data_folder, tmp_path, forked):
+def test_fail_fast_stops_the_rest_where_it_can_be_gone_on_from(data_folder, tmp_path):
     endless, broken = compose(ENDLESS), compose([*DIVERGING, "schedule.lr=1e20"])
     later = compose([*SMALL, "seed=1"])
     outcomes = sweep([later, broken, endless], tmp_path, data_folder, 2, silent, fail_fast=True)
@@ -80,7 +74,7 @@ def test_fail_fast_stops_the_rest_where_it_can_be_gone_on_from(data_folder, tmp_
     assert state_of(tmp_path / run_id(later)).state == "new"
 
 
-def test_a_job_that_is_killed_is_told_from_one_that_failed_and_goes_on(data_folder, tmp_path, forked):
+def test_a_job_that_is_killed_is_told_from_one_that_failed_and_goes_on(data_folder, tmp_path):
     config = compose([*SMALL, "schedule.steps=60"])
     directory, killed = tmp_path / run_id(config), []
 
@@ -97,7 +91,7 @@ def test_a_job_that_is_killed_is_told_from_one_that_failed_and_goes_on(data_fold
     assert outcome.state == "done"
 
 
-def test_what_another_process_is_at_is_left_to_it(data_folder, tmp_path, forked):
+def test_what_another_process_is_at_is_left_to_it(data_folder, tmp_path):
     config, other = compose(SMALL), compose([*SMALL, "seed=1"])
     process = start(config, tmp_path, data_folder, pause=0.5)
     until(lambda: state_of(tmp_path / run_id(config)).state == "running")
@@ -107,7 +101,7 @@ def test_what_another_process_is_at_is_left_to_it(data_folder, tmp_path, forked)
     assert not (tmp_path / run_id(config) / "log.txt").exists()  # no job of this sweep
 
 
-def test_a_failure_of_another_process_is_not_repeated(data_folder, tmp_path, forked):
+def test_a_failure_of_another_process_is_not_repeated(data_folder, tmp_path):
     config = compose([*DIVERGING, "schedule.lr=1e20"])
     process = start(config, tmp_path, data_folder, pause=0.5)
     until(lambda: state_of(tmp_path / run_id(config)).state == "running")
