@@ -40,11 +40,11 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-reproduce: $(VENV)/.installed ## Tables 1-3 and the figures: on the embedded data about 20 minutes of a CPU; DATA=coco on GPUs
+reproduce: $(VENV)/.installed ## Tables 1-3, claims, figures and report.html: about 20 minutes of a CPU on the embedded data; DATA=coco on GPUs
 	@start=$$(date +%s); failed=0; \
 	$(if $(filter coco2017,$(SETS)),$(foreach set,$(SETS),$(call HAVE,$(set))),$(BIN)/drrepro data make || exit;) \
 	$(BIN)/drrepro sweep all data=$(firstword $(SETS)) seed=$(SEEDS) $(ARGS) --jobs $(JOBS) --no-tables || failed=$$?; \
-	$(BIN)/drrepro report tables && $(BIN)/drrepro report claims && $(BIN)/drrepro report figures || failed=$$?; \
+	$(BIN)/drrepro report tables && $(BIN)/drrepro report claims && $(BIN)/drrepro report figures && $(BIN)/drrepro report html || failed=$$?; \
 	echo "make reproduce: $$(( $$(date +%s) - start )) s, DATA=$(DATA) SEEDS=$(SEEDS) JOBS=$(JOBS), $$(date -u +%F)" \
 		| tee results/reproduced.txt; \
 	exit $$failed
@@ -57,6 +57,7 @@ smoke: $(VENV)/.installed ## the same path on eight images a split: under a minu
 	DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro report tables --results $(SMOKE)/results
 	DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro report claims --results $(SMOKE)/results
 	DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro report figures --results $(SMOKE)/results
+	DRREPRO_DATA=$(SMOKE)/data DRREPRO_RUNS=$(SMOKE)/runs $(BIN)/drrepro report html --results $(SMOKE)/results
 
 tune: $(VENV)/.installed ## the learning rates of conf/schedule/cpu.yaml: one grid for both losses, judged on the tune split
 	$(BIN)/drrepro data make digits

@@ -1,4 +1,4 @@
-"""drrepro report: tables, claims and figures from records."""
+"""drrepro report: tables, claims, figures and a page from records."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from drrepro.cli.options import Debug, Json, Quiet, Results
 if TYPE_CHECKING:
     from drrepro.experiments.plan import Plan
 
-app = typer.Typer(help="Turn run records into tables, claims and figures; runs nothing.", no_args_is_help=True)
+app = typer.Typer(help="Turn run records into tables, claims, figures and a page; runs nothing.", no_args_is_help=True)
 
 
 @app.command("tables")
@@ -91,6 +91,28 @@ def report_figure1(
         typer.echo(json.dumps(paths))
     elif not quiet:
         typer.echo("\n".join(paths))
+
+
+@app.command("html")
+def report_html(
+    results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Write report.html: claims, tables, figures, detections, and how to repeat each number, in one file.
+
+    It needs no network. The detections need the test images, in the data folder.
+
+    Example: drrepro report html --results results
+    """
+    from drrepro.config import data_folder, runs_folder
+    from drrepro.console import progress
+    from drrepro.report.html import write_report
+
+    with progress(quiet) as watch:
+        path = write_report(_plans(), runs_folder(), data_folder(), results, watch)
+    if as_json:
+        typer.echo(json.dumps({"report": str(path), "bytes": path.stat().st_size}))
+    elif not quiet:
+        typer.echo(str(path))
 
 
 def _plans() -> "list[Plan]":

@@ -1,7 +1,5 @@
 """What a finished run's detections are worth: the metrics, or for a secret test split the evaluation server's zip."""
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ from drrepro.evaluation.coco import Matches, Results, accumulate, match_detectio
 from drrepro.evaluation.detect import Densities
 from drrepro.evaluation.submission import write_submission
 from drrepro.evaluation.voc import match_voc, summarize_voc
-from drrepro.experiments.records import write_matches
-from drrepro.files import atomic_write
+from drrepro.experiments.records import write_detections, write_matches
 from drrepro.schema import Config
 
 UNKNOWN: dict[str, Any] = {"metrics": [], "curve": [], "densities": None}  # where the objects are secret
@@ -41,7 +38,7 @@ def measure(
         if iou == config.evaluation.nms_iou:
             curve = _curve(matches, metrics[0]["score_threshold"])
             write_matches(directory, matches)
-            _write_detections(directory, found)
+            write_detections(directory, found)
     counts = {name: counts.tolist() for name, counts in vars(densities).items()}
     return {"metrics": metrics, "curve": curve, "densities": counts, "submission": None}
 
@@ -55,11 +52,6 @@ def _curve(matches: Matches, lowest: float) -> list[dict[str, float]]:
             ap = float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
             rows.append({"score_threshold": threshold, "AP": ap})
     return rows
-
-
-def _write_detections(directory: Path, results: list[dict[str, Any]]) -> None:
-    packed = gzip.compress(json.dumps(results).encode(), compresslevel=6, mtime=0)
-    atomic_write(directory / "detections.json.gz", lambda file: file.write(packed))
 
 
 def _write_submission(config: Config, directory: Path, tested: Dataset, results: dict[float, Results]) -> str:

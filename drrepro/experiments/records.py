@@ -1,21 +1,24 @@
 """The run record: what a run measured, and all that is needed to say where it comes from; and its matches."""
 
 import dataclasses
+import gzip
 import json
 import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from drrepro.errors import UsageError
-from drrepro.evaluation.coco import Matches
+from drrepro.evaluation.coco import Matches, Results
 from drrepro.files import atomic_write, write_json
 
 SCHEMA = 1
 NAME = "record.json"
 MATCHES = "matches.npz"
+DETECTIONS = "detections.json.gz"
 Record = dict[str, Any]
 
 
@@ -74,6 +77,21 @@ def read_matches(path: Path) -> Matches:
             return Matches(**{f.name: arrays[f.name] for f in dataclasses.fields(Matches)})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path}: not readable ({error}); remove it to do without intervals of this run") from None
+
+
+def write_detections(directory: Path, results: Results) -> None:
+    """Keep what was detected above the lowest score threshold."""
+    packed = gzip.compress(json.dumps(results).encode(), compresslevel=6, mtime=0)
+    atomic_write(directory / DETECTIONS, lambda file: file.write(packed))
+
+
+def read_detections(path: Path) -> Results:
+    """Return the detections kept in a file. Raises UsageError where there are none or they are damaged."""
+    try:
+        found: Results = json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: not readable ({error})") from None
+    return found
 
 
 def _without_nan(content: Any) -> Any:

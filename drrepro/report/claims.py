@@ -109,12 +109,13 @@ def separation_claim(evidence: Evidence) -> Claim:
     own = {loss: {s: _separation(r) for s, r in evidence.of(loss).items() if r["densities"]} for loss in LOSSES}
     seeds = sorted(own["dr"].keys() & own["focal"].keys())
     parts = []
-    for i, (name, sign) in enumerate((("mean score of foreground minus background", 1), ("overlap of densities", -1))):
+    statistics = (("mean score of foreground minus background", 1, 2), ("overlap of densities", -1, 3))
+    for i, (name, sign, digits) in enumerate(statistics):
         pairs = [(own["dr"][s][i], own["focal"][s][i]) for s in seeds]
-        means = " - ".join(f"{mean:.2f}" for mean in np.mean(pairs, axis=0)[::sign]) if pairs else ""
+        means = " - ".join(f"{mean:.{digits}f}" for mean in np.mean(pairs, axis=0)[::sign]) if pairs else ""
         difference = estimate([np.array([sign * (dr - focal)]) for dr, focal in pairs])
         order = "DR - focal" if sign == 1 else "focal - DR"
-        parts.append(Part(f"{name}, {order} {means}".rstrip(), difference, least=ABOVE_ZERO, digits=2))
+        parts.append(Part(f"{name}, {order} {means}".rstrip(), difference, least=ABOVE_ZERO, digits=digits))
     sentence = "DR separates the scores of foreground and background further than focal."
     return Claim("separation", "Figure 1", evidence.plan.data, sentence, parts)
 
@@ -192,7 +193,7 @@ def claim_table(claims: list[Claim]) -> pd.DataFrame:
                     "statistic": part.what,
                     "paper": "" if part.paper is None else f"{part.paper:.{digits}f}",
                     "should be": part.bounds,
-                    "ours": "" if math.isnan(e.value) else f"{e.value:.{digits}f}",
+                    "ours": "" if math.isnan(e.value) else f"{e.value:z.{digits}f}",
                     "95%": interval_text(e, digits),
                     "of": e.basis,
                     "seeds": str(e.n),
@@ -232,14 +233,14 @@ def write_claims(claims: list[Claim], results: Path) -> list[Path]:
 
 def interval_text(e: Estimate, digits: int = 1) -> str:
     """Return an interval as text, empty where there is none."""
-    return "" if math.isnan(e.low) else f"{e.low:.{digits}f}..{e.high:.{digits}f}"
+    return "" if math.isnan(e.low) else f"{e.low:z.{digits}f}..{e.high:z.{digits}f}"
 
 
 def _numbers(part: Part) -> str:
     e, digits = part.estimate, part.digits
     known = f"95% {interval_text(e, digits)}, " if e.basis else ""
     paper = "" if part.paper is None else f", paper {part.paper:.{digits}f}"
-    return f"{part.what}: {e.value:.{digits}f} ({known}{part.bounds}{paper})"
+    return f"{part.what}: {e.value:z.{digits}f} ({known}{part.bounds}{paper})"
 
 
 def _separation(record: Record) -> tuple[float, float]:

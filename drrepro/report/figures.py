@@ -27,28 +27,30 @@ SMOOTHING = 5  # bins of the score densities
 
 def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
     """Draw what the plans' records allow under results/<data>/; return the paths."""
-    paths = []
+    paths: list[Path] = []
     for plan in plans:
-        by_loss = {loss: _records(plan, runs, loss) for loss in LOSSES}
-        found = {loss: records for loss, records in by_loss.items() if records}
-        if not found or plan.kind in ("grid", "nms"):
-            continue
-        drawings = (
-            {"ap_scale": ap_against_scale(found)}
-            if plan.kind == "scales"
-            else {
-                "figure1": score_densities([records[0] for records in found.values()]),
-                "ap_threshold": ap_against_threshold(found),
-                "training": training_curves(found, runs),
-            }
-        )
-        for name, figure in drawings.items():
+        for name, figure in plan_figures(plan, runs).items():
             path = results / plan.data / f"{name}.png"
             if path in paths:  # another plan of the same runs
                 continue
             atomic_write(path, lambda file, figure=figure: figure.savefig(file, format="png", dpi=150))  # type: ignore[misc]
             paths.append(path)
     return paths
+
+
+def plan_figures(plan: Plan, runs: Path) -> dict[str, Figure]:
+    """Return what the plan's records allow, by name."""
+    by_loss = {loss: _records(plan, runs, loss) for loss in LOSSES}
+    found = {loss: records for loss, records in by_loss.items() if records}
+    if not found or plan.kind in ("grid", "nms"):
+        return {}
+    if plan.kind == "scales":
+        return {"ap_scale": ap_against_scale(found)}
+    return {
+        "figure1": score_densities([records[0] for records in found.values()]),
+        "ap_threshold": ap_against_threshold(found),
+        "training": training_curves(found, runs),
+    }
 
 
 def draw_figure1(records: list[Record], path: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """The published numbers, and the rows that they stand in."""
 
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SCALES = ("400", "500", "600", "700", "800")
 
 
+@cache
 def paper_numbers() -> pd.DataFrame:
     """Return the published numbers, indexed by table, loss and setting; per cent."""
     for path in (Path(__file__).parent / "paper.csv", Path(__file__).parents[2] / "results" / "paper.csv"):

@@ -48,9 +48,13 @@ def build_tables(
     plans: list[Plan], runs: Path, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Table]:
     """Return the tables of all plans, in the order of their numbers; ``progress`` gets (runs resampled, all)."""
-    builders = {"thresholds": table1, "scales": table2, "datasets": table3}
-    tables = [builders[evidence.plan.kind](evidence) for evidence in gather(plans, runs, progress)]
+    tables = [build_table(evidence) for evidence in gather(plans, runs, progress)]
     return sorted(tables, key=lambda table: (table.number, table.data))
+
+
+def build_table(evidence: Evidence) -> Table:
+    """Return the table of a plan of thresholds, scales or datasets."""
+    return {"thresholds": table1, "scales": table2, "datasets": table3}[evidence.plan.kind](evidence)
 
 
 def table1(evidence: Evidence) -> Table:

@@ -121,7 +121,7 @@ def test_gap_and_overlap_are_those_of_the_histograms(tmp_path):
     assert gap.estimate.value == pytest.approx(0.3 - 0.2)
     assert "DR - focal 0.30 - 0.20" in gap.what
     # 41 bins of foreground from 80, 81 of background up to bin 100 with focal, up to 80 with DR
-    assert "focal - DR 0.26 - 0.01" in overlap.what
+    assert "focal - DR 0.259 - 0.012" in overlap.what
     assert overlap.estimate.value == pytest.approx(20 / 81)
 
 

@@ -1,0 +1,67 @@
+"""The commands that the report prints make the very runs."""
+
+import shlex
+
+import pytest
+
+from drrepro.config import compose, run_id
+from drrepro.experiments import plan
+from drrepro.report.repeat import run_command, sweep_command
+
+
+def overrides_of(command, name):
+    program, *words = shlex.split(command)
+    assert program == "drrepro"
+    assert words[: len(name.split())] == name.split()
+    return words[len(name.split()) :]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "drrepro train data=digits loss=dr seed=0"),
+        (["loss=focal", "seed=3", "input.scale=64"], "drrepro train data=digits loss=focal input.scale=64 seed=3"),
+        (["data=letters", "schedule.clip_norm=null", "evaluation.score_thresholds=[0.05,0.5]"], None),
+        (["data=voc_custom", "data.root=/tmp/some folder", "data.classes=[a b,'c:d']"], None),
+        (["data=coco2017", "schedule.images_per_step=8", "schedule.lr=0.02", "model=resnet18"], None),
+        (["experiment=table3", "loss=focal"], None),
+        (["loss=dr", "loss_only=true", "loss.h=2.5"], None),
+    ],
+)
+def test_the_command_of_a_run_makes_that_run(given, said):
+    config = compose(given)
+    command = run_command(config)
+    assert said in (None, command)
+    assert run_id(compose(overrides_of(command, "train"))) == run_id(config)
+
+
+def test_what_options_of_ones_own_folder_made_has_no_command(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("# @package _global_\ndata:\n  name: mine\n  format: coco\n")
+    assert run_command(compose(["data=mine"], tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("build", "given"),
+    [
+        (plan.thresholds, ["seed=0,1", "schedule.steps=7"]),
+        (plan.scales, ["seed=2", "data=letters"]),
+        (plan.scales, ["input.scale=64"]),
+        (plan.datasets, []),
+    ],
+)
+def test_the_command_of_a_table_makes_its_runs(build, given):
+    planned, configs = build(given)
+    said = sweep_command(planned, configs)
+    assert said == sweep_command(planned, configs[:1])  # of a sweep that was stopped
+    again, _ = build(overrides_of(said, f"sweep {planned.kind}"))
+    assert {cell.run_id for cell in again.cells} == {cell.run_id for cell in planned.cells}
+
+
+def test_runs_that_no_one_command_makes_have_none():
+    planned, configs = plan.thresholds(["loss=dr"])
+    assert sweep_command(planned, configs) is None  # a sweep takes both
+    planned, configs = plan.thresholds([])
+    configs[0].schedule.steps = 7
+    assert sweep_command(planned, configs) is None
+    assert sweep_command(planned, []) is None
