@@ -29,7 +29,7 @@ def report_tables(
 def report_claims(
     results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
-    """Print for each claim of the paper whether it holds here, and how sure that is; write claims.json and claims.md.
+    """Print for each claim of the paper whether it holds here, and how sure that is; write claims.json, md and png.
 
     Example: drrepro report claims --results results
     """
@@ -38,11 +38,15 @@ def report_claims(
     from drrepro.console import print_claims, progress
     from drrepro.report import claims
     from drrepro.report.evidence import gather
+    from drrepro.report.figures import write_png
+    from drrepro.report.intervals import claim_intervals
 
     plans = _plans()
     with progress(quiet) as watch:
         found = claims.build_claims(gather(plans, runs_folder(), stage(watch, "resample test images")))
     claims.write_claims(found, results)
+    if (figure := claim_intervals(found)) is not None:
+        write_png(figure, results / "claims.png")
     if as_json:
         typer.echo(json.dumps(claims.as_json(found)))
     elif not quiet:

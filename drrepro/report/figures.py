@@ -33,8 +33,7 @@ def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
             path = results / plan.data / f"{name}.png"
             if path in paths:  # another plan of the same runs
                 continue
-            atomic_write(path, lambda file, figure=figure: figure.savefig(file, format="png", dpi=150))  # type: ignore[misc]
-            paths.append(path)
+            paths.append(write_png(figure, path))
     return paths
 
 
@@ -60,10 +59,16 @@ def draw_figure1(records: list[Record], path: Path) -> list[Path]:
             raise UsageError(f"{record['id']}: a secret test split, so nobody here knows which scores are foreground's")
     figure = score_densities(records)
     paths = [path.with_name(path.name.removesuffix(".png").removesuffix(".svg") + end) for end in (".png", ".svg")]
-    atomic_write(paths[0], lambda file: figure.savefig(file, format="png", dpi=150))
+    write_png(figure, paths[0])
     with matplotlib.rc_context({"svg.hashsalt": "figure1"}):  # the same figure, the same file
         atomic_write(paths[1], lambda file: figure.savefig(file, format="svg", metadata={"Date": None}))
     return paths
+
+
+def write_png(figure: Figure, path: Path) -> Path:
+    """Write a figure and return its path."""
+    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    return path
 
 
 def score_densities(records: list[Record]) -> Figure:

@@ -18,7 +18,8 @@ from drrepro.report import examples
 from drrepro.report.claims import FAILS, HOLDS, NOT_RUN, RULE, UNDECIDED, Claim, build_claims, claim_table
 from drrepro.report.evidence import TABLES, Evidence, gather, own_threshold
 from drrepro.report.figures import plan_figures
-from drrepro.report.page_figures import THEME, claim_intervals, svg
+from drrepro.report.intervals import claim_intervals
+from drrepro.report.page_figures import THEME, svg
 from drrepro.report.repeat import run_command, sweep_command
 from drrepro.report.tables import Table, build_table, display
 from drrepro.schema import Config

@@ -5,11 +5,8 @@ import re
 from typing import Any
 
 import matplotlib
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from drrepro.report.claims import Claim, Part
 from drrepro.report.figures import BACKGROUND, COLOURS
 
 INK, PAPER = "#101010", "#fefefe"  # stand for the page's
@@ -24,7 +21,6 @@ PAGE = {  # what a colour is on the page
     BACKGROUND: "var(--muted)",
     **{colour: f"var(--{loss})" for loss, colour in COLOURS.items()},
 }
-ROW = 0.32  # inches
 
 
 def svg(figure: Figure, name: str) -> str:
@@ -41,36 +37,3 @@ def svg(figure: Figure, name: str) -> str:
     for colour, own in PAGE.items():
         text = text.replace(colour, own)
     return text
-
-
-def claim_intervals(claims: list[Claim]) -> Figure | None:
-    """Return ours with its 95% interval, the paper's number, and the bounds, a row for each AP of the claims."""
-    rows = [(claim, part) for claim in claims for part in claim.parts if part.digits == 1 and part.estimate.n]
-    if not rows:
-        return None
-    figure = Figure(figsize=(7.2, 1.2 + ROW * len(rows)), layout="constrained")
-    ax = figure.subplots()
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    for y, (_, part) in enumerate(rows):
-        _interval(ax, y, part)
-    ends = [v for _, p in rows for v in (p.estimate.low, p.estimate.high, p.estimate.value, p.paper, 0.0)]
-    known = [v for v in ends if v is not None and not np.isnan(v)]
-    room = 0.05 * (max(known) - min(known) + 1)
-    ax.set(xlim=(min(known) - room, max(known) + room), ylim=(len(rows) - 0.5, -0.5), xlabel="AP")
-    ax.set_yticks(range(len(rows)), [f"{claim.data}: {part.what}, {part.bounds}" for claim, part in rows])
-    ax.tick_params(axis="y", length=0)
-    handles, labels = ax.get_legend_handles_labels()
-    own = dict(zip(labels, handles, strict=True))
-    figure.legend(own.values(), own.keys(), loc="outside upper right", ncols=len(own), frameon=False)
-    return figure
-
-
-def _interval(ax: Axes, y: int, part: Part) -> None:
-    e = part.estimate
-    least, most = max(part.least, -1e3), min(part.most, 1e3)
-    ax.barh(y, most - least, left=least, height=0.8, color=COLOURS["dr"], alpha=0.15, linewidth=0, label="to hold")
-    if not np.isnan(e.low):
-        ax.plot([e.low, e.high], [y, y], color=INK, linewidth=2, solid_capstyle="butt", label="95% interval")
-    ax.plot(e.value, y, "o", color=INK, markersize=5, label="ours")
-    if part.paper is not None:
-        ax.plot(part.paper, y, "D", color=COLOURS["focal"], markersize=5, label="paper")

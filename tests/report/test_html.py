@@ -14,7 +14,7 @@ from drrepro.evaluation.coco import match_detections
 from drrepro.experiments import plan
 from drrepro.experiments.records import write_detections, write_matches
 from drrepro.report.claims import Claim
-from drrepro.report.page_figures import claim_intervals
+from drrepro.report.intervals import claim_intervals
 from tests.report.test_examples import detections
 from tests.report.test_tables import fake, robust
 
