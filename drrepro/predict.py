@@ -11,7 +11,8 @@ from PIL import Image
 
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Item, collate
-from drrepro.data.transforms import open_upright, resize, scale_boxes
+from drrepro.data.pixels import open_upright
+from drrepro.data.transforms import resize, scale_boxes
 from drrepro.errors import RunError, UsageError
 from drrepro.files import atomic_write
 from drrepro.models.postprocess import Detections, select_candidates, suppress

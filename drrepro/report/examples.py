@@ -11,8 +11,8 @@ from PIL import Image
 
 from drrepro.config import from_dict
 from drrepro.data.dataset import Dataset, Sample
+from drrepro.data.pixels import decode
 from drrepro.data.splits import open_split
-from drrepro.data.transforms import open_upright
 from drrepro.errors import RunError, UsageError
 from drrepro.evaluation.bootstrap import resampled_ap
 from drrepro.evaluation.coco import Matches, Results
@@ -123,7 +123,7 @@ def _example(
     found: dict[str, Results],
     records: dict[str, Record],
 ) -> Example:
-    image = open_upright(sample.path)
+    image = decode(sample)
     scale = min(1.0, LONG_SIDE / max(image.size))
     image = image.resize((round(scale * image.width), round(scale * image.height)))
     counts = ~sample.ignore

@@ -9,7 +9,6 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from drrepro.config import from_dict
 from drrepro.experiments.plan import Plan
 from drrepro.experiments.records import Record, metrics_at
 from drrepro.files import write_text
@@ -22,7 +21,6 @@ from drrepro.report.intervals import claim_intervals
 from drrepro.report.page_figures import THEME, svg
 from drrepro.report.repeat import run_command, sweep_command
 from drrepro.report.tables import Table, build_table, display
-from drrepro.schema import Config
 
 NAME = "report.html"
 SOURCES = ("paper", "ours", "95%", "difference")
@@ -40,19 +38,18 @@ def write_report(plans: list[Plan], runs: Path, data_folder: Path, results: Path
     found.sort(key=lambda evidence: (TABLES.index(evidence.plan.kind), evidence.plan.data))
     claims = build_claims(found)
     records = {name: record for evidence in found for name, record in evidence.records.items()}
-    configs = {name: from_dict(record["config"], runs / name) for name, record in records.items()}
     page = _template().render(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         claims=[(claim, claim_table([claim]).drop(columns=["claim", "data", "verdict"])) for claim in claims],
         verdicts=_verdicts(claims),
         rule=RULE,
-        tables=[_table(build_table(evidence), evidence, configs) for evidence in found],
+        tables=[_table(build_table(evidence), evidence) for evidence in found],
         figures=_figures(claims, found, runs, report),
         examples=_examples(found, runs, data_folder, report),
         example_rule=examples.RULE,
         summary=_summary(records),
         sets=[_data_set(data, found) for data in sorted({evidence.plan.data for evidence in found})],
-        runs=[_run(record, configs[name]) for name, record in sorted(records.items())],
+        runs=[_run(record) for _, record in sorted(records.items())],
     )
     write_text(results / NAME, page)
     return results / NAME
@@ -70,7 +67,7 @@ def _verdicts(claims: list[Claim]) -> dict[str, int]:
     return {verdict: counts[verdict] for verdict in (HOLDS, FAILS, UNDECIDED, NOT_RUN)}
 
 
-def _table(table: Table, evidence: Evidence, configs: dict[str, Config]) -> dict[str, Any]:
+def _table(table: Table, evidence: Evidence) -> dict[str, Any]:
     """Return a table as text: AP alone, by setting and column the cell of each source; and all metrics."""
     text = display(table.frame)
     cells = {(row[0], row[1]): dict(zip(text.columns[2:], row[2:], strict=True)) for row in text.to_numpy()}
@@ -78,7 +75,7 @@ def _table(table: Table, evidence: Evidence, configs: dict[str, Config]) -> dict
     sources = [source for source in SOURCES if (settings[0], source) in cells]
     columns = ("focal AP", "dr AP", "dr - focal AP")
     short = {s: [[_cell(cells, s, source, column) for source in sources] for column in columns] for s in settings}
-    own = [configs[name] for name in evidence.records]
+    configs = [record["config"] for record in evidence.records.values()]
     whole = {setting: {k[1]: list(v.values()) for k, v in cells.items() if k[0] == setting} for setting in settings}
     return {
         "title": table.title,
@@ -90,7 +87,7 @@ def _table(table: Table, evidence: Evidence, configs: dict[str, Config]) -> dict
         "columns": columns,
         "heads": list(text.columns[2:]),
         "whole": whole,
-        "command": sweep_command(evidence.plan, own),
+        "command": sweep_command(evidence.plan, configs),
     }
 
 
@@ -172,12 +169,12 @@ def _data_set(data: str, found: list[Evidence]) -> dict[str, Any]:
     }
 
 
-def _run(record: Record, config: Config) -> dict[str, Any]:
+def _run(record: Record) -> dict[str, Any]:
     row = metrics_at(record, own_threshold(record)) or {}
     ap = row.get("AP")
     return {
         "id": record["id"],
         "AP": "" if ap is None else f"{100 * ap:.1f}",
         "minutes": f"{record['cost']['train_seconds'] / 60:.1f}",
-        "command": run_command(config),
+        "command": run_command(record["config"]),
     }

@@ -3,71 +3,72 @@
 import json
 import re
 import shlex
-from copy import deepcopy
 from functools import cache
 from typing import Any
 
-from drrepro.config import compose, run_id, to_dict
+from drrepro.config import compose, to_dict
 from drrepro.errors import UsageError
 from drrepro.experiments.plan import Plan
-from drrepro.schema import Config
+
+Content = dict[str, Any]  # a configuration as plain data, as in a record
 
 ELSEWHERE = ("runtime", "launcher")  # how, not what
 FOUND = ("data.sha256", "weights_sha256", "schedule.tuned_lr")  # in the data and weights; for information
-AXES = {"thresholds": ("loss", "seed"), "datasets": ("loss", "seed"), "scales": ("loss", "seed", "input.scale")}
+ALONE = ("seed", "input.scale")  # nothing else follows from these
+AXES = {"thresholds": ("loss", "seed"), "datasets": ("loss", "seed"), "scales": ("loss", *ALONE)}
 
 
-def run_command(config: Config) -> str | None:
+def run_command(config: Content) -> str | None:
     """Return the command that makes this very run; None where none can be told from its configuration."""
     given = _overrides(config)
     return None if given is None else _line("train", given)
 
 
-def sweep_command(plan: Plan, configs: list[Config]) -> str | None:
+def sweep_command(plan: Plan, configs: list[Content]) -> str | None:
     """Return the command that makes the runs of a table, of which ``configs`` exist; None where no one command does."""
     own = [_overrides(config) for config in configs]
     known = [given for given in own if given is not None]
     axes = AXES[plan.kind]
-    rest = {tuple(f"{key}={value}" for key, value in given.items() if key not in axes) for given in known}
+    rest = {_words({key: value for key, value in given.items() if key not in axes}) for given in known}
     seeds, losses, scales = (sorted({getattr(cell, axis) for cell in plan.cells}) for axis in ("seed", "loss", "scale"))
     product = len(seeds) * len(losses) * (len(scales) if plan.kind == "scales" else 1)
     if len(known) < len(own) or len(rest) != 1 or product != len(plan.cells) or losses != ["dr", "focal"]:
         return None
     words = dict(word.split("=", 1) for word in next(iter(rest)))
-    if plan.kind == "scales" and scales[-1] != _composed((f"data={plan.data}",)).input.scale:
+    if plan.kind == "scales" and scales[-1] != _composed((f"data={plan.data}", "loss=dr"))["input.scale"]:
         words["input.scale"] = str(scales[-1])  # the one that the others are fractions of
     return _line(f"sweep {plan.kind}", {**words, "seed": ",".join(map(str, seeds))})
 
 
-def _overrides(config: Config) -> dict[str, str] | None:
+def _overrides(config: Content) -> dict[str, str] | None:
     """Return what to override to get ``config``: data, loss, seed, and what differs from what these bring."""
-    given = {"data": config.data.name, "loss": config.loss.name}
+    wanted = _flat(config)
+    given = {"data": wanted["data.name"], "loss": wanted["loss.name"]}
     try:
-        base, wanted = _flat(_composed(_words(given))), _flat(config)
-        given |= {key: _text(value) for key, value in wanted.items() if key != "seed" and value != base[key]}
-        again = deepcopy(_composed(_words(given)))
-    except UsageError:  # options of a folder of the user's own
+        base = _composed(_words(given))
+        given |= {key: _text(value) for key, value in wanted.items() if value != base.get(key) and key != "seed"}
+        others = {key: value for key, value in given.items() if key not in ALONE}
+        again = _composed(_words(others)) | {key: wanted[key] for key in ALONE}
+    except UsageError:  # options of a folder of the user's own, or of another version
         return None
-    again.seed, again.weights_sha256, again.data.sha256 = config.seed, config.weights_sha256, config.data.sha256
-    return {**given, "seed": str(config.seed)} if run_id(again) == run_id(config) else None
+    return {**given, "seed": str(wanted["seed"])} if again == wanted else None
 
 
 @cache
-def _composed(words: tuple[str, ...]) -> Config:
-    return compose(list(words))
+def _composed(words: tuple[str, ...]) -> Content:
+    return _flat(to_dict(compose(list(words))))
+
+
+def _flat(config: Content) -> Content:
+    """Return all that shapes a run by its dotted key."""
+    flat: Content = {}
+    for key, value in config.items():
+        flat |= {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+    return {key: value for key, value in flat.items() if key not in FOUND and key.split(".")[0] not in ELSEWHERE}
 
 
 def _words(given: dict[str, str]) -> tuple[str, ...]:
     return tuple(f"{key}={value}" for key, value in given.items())
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    """Return all that shapes a run by its dotted key."""
-    content = {key: value for key, value in to_dict(config).items() if key not in ELSEWHERE}
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
-    return {key: value for key, value in flat.items() if key not in FOUND}
 
 
 def _text(value: Any) -> str:

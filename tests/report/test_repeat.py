@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from drrepro.config import compose, run_id
+from drrepro.config import compose, run_id, to_dict
 from drrepro.experiments import plan
 from drrepro.report.repeat import run_command, sweep_command
 
@@ -14,6 +14,10 @@ def overrides_of(command, name):
     assert program == "drrepro"
     assert words[: len(name.split())] == name.split()
     return words[len(name.split()) :]
+
+
+def plain(configs):
+    return [to_dict(config) for config in configs]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,7 @@ def overrides_of(command, name):
 )
 def test_the_command_of_a_run_makes_that_run(given, said):
     config = compose(given)
-    command = run_command(config)
+    command = run_command(to_dict(config))
     assert said in (None, command)
     assert run_id(compose(overrides_of(command, "train"))) == run_id(config)
 
@@ -38,7 +42,7 @@ def test_the_command_of_a_run_makes_that_run(given, said):
 def test_what_options_of_ones_own_folder_made_has_no_command(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.yaml").write_text("# @package _global_\ndata:\n  name: mine\n  format: coco\n")
-    assert run_command(compose(["data=mine"], tmp_path)) is None
+    assert run_command(to_dict(compose(["data=mine"], tmp_path))) is None
 
 
 @pytest.mark.parametrize(
@@ -52,16 +56,16 @@ def test_what_options_of_ones_own_folder_made_has_no_command(tmp_path):
 )
 def test_the_command_of_a_table_makes_its_runs(build, given):
     planned, configs = build(given)
-    said = sweep_command(planned, configs)
-    assert said == sweep_command(planned, configs[:1])  # of a sweep that was stopped
+    said = sweep_command(planned, plain(configs))
+    assert said == sweep_command(planned, plain(configs[:1]))  # of a sweep that was stopped
     again, _ = build(overrides_of(said, f"sweep {planned.kind}"))
     assert {cell.run_id for cell in again.cells} == {cell.run_id for cell in planned.cells}
 
 
 def test_runs_that_no_one_command_makes_have_none():
     planned, configs = plan.thresholds(["loss=dr"])
-    assert sweep_command(planned, configs) is None  # a sweep takes both
+    assert sweep_command(planned, plain(configs)) is None  # a sweep takes both
     planned, configs = plan.thresholds([])
     configs[0].schedule.steps = 7
-    assert sweep_command(planned, configs) is None
+    assert sweep_command(planned, plain(configs)) is None
     assert sweep_command(planned, []) is None
