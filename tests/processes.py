@@ -11,7 +11,7 @@ from pathlib import Path
 from drrepro.config import run_id
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["drrepro.experiments.job"])
+context.set_forkserver_preload(["drrepro.experiments.forkserver"])
 PATIENCE = 120.0  # s
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,25 +52,28 @@ class Command:
     def fork(self) -> BaseProcess:
         """Start it in a process forked from one that has imported torch, which takes seconds, and done nothing else."""
         context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
-        context.set_forkserver_preload(["drrepro.experiments.job"])
-        process: BaseProcess = context.Process(target=self._take_over)
+        context.set_forkserver_preload(["drrepro.experiments.forkserver"])
+        process: BaseProcess = context.Process(target=self._take_over, args=(dict(os.environ),))
         process.start()
         return process
 
-    def _take_over(self) -> NoReturn:
-        """Carry it out in this process and exit; torchrun starts new ones."""
+    def _take_over(self, environment: dict[str, str]) -> NoReturn:
+        """Carry it out in this process, in the environment of the sweep, and exit; torchrun starts new processes."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()  # a Ctrl-C at the terminal is for the sweep, which stops its jobs
         with self.log.open("ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        os.environ.update(self.environment)
+        os.environ.update({**environment, **self.environment})
         if self.ranks > 1:
             sys.exit(self())
         import torch
+        from threadpoolctl import threadpool_limits
 
         from drrepro.experiments.job import main
 
-        torch.set_num_threads(self.threads)  # imported already, so that OMP_NUM_THREADS comes too late
+        torch.set_num_threads(self.threads)  # these are imported already, so that OMP_NUM_THREADS comes too late
+        threadpool_limits(self.threads)
         sys.exit(main(*map(Path, self.arguments)))
 
     @property

@@ -14,23 +14,22 @@ from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.pixels import decode
 from drrepro.data.splits import open_split
 from drrepro.errors import RunError, UsageError
-from drrepro.evaluation.bootstrap import resampled_ap
 from drrepro.evaluation.coco import Matches, Results
 from drrepro.experiments.records import DETECTIONS, MATCHES, Record, read_detections, read_matches
 from drrepro.report.drawing import draw_detections
-from drrepro.report.evidence import LOSSES, Evidence, Floats, own_threshold
+from drrepro.report.evidence import LOSSES, Evidence, own_threshold
+
+Ints = npt.NDArray[np.int64]
 
 EACH = 2  # images of each kind
-SHOWN = 2  # detections for each object of an image, at most
-POOL = 1000  # images that are compared, at most: a random part of a larger set
 SEED = 0  # of what is drawn at random
-LONG_SIDE = 640  # px, of larger images
+LONG_SIDE = 480  # px, of larger images
 RULE = (
-    "Chosen by rule, not by hand: for each test image with an object, AP of that image alone, each detector at its own "
-    f"score threshold. Shown are the {EACH} images where DR is furthest above focal, the {EACH} where focal is "
-    f"furthest above DR, and {EACH} drawn at random from the rest; of the first seed that both losses have. Drawn are "
-    f"the best detections above the detector's own threshold, at most {SHOWN} for each object, and in the truth the "
-    "objects that count."
+    "Chosen by rule, not by hand. Of each detector on each test image, as many of the best detections above its own "
+    "score threshold as the image has objects: how many of these objects do they find, with the right class and an IoU "
+    f"of 0.5? Shown are the {EACH} images where DR finds most more than focal, the {EACH} where focal finds most more "
+    f"than DR, and {EACH} of the rest, all ties drawn at random; of the first seed that both losses have. Drawn is "
+    "what was counted."
 )
 
 
@@ -82,45 +81,53 @@ def find_examples(evidence: Evidence, runs: Path, data_folder: Path) -> Examples
 
 def _examples(tested: Dataset, records: dict[str, Record], runs: Path) -> list[Example]:
     samples = sorted(tested.samples, key=lambda sample: sample.id)  # as the matches have them
-    ap = [image_ap(read_matches(runs / records[loss]["id"] / MATCHES), own_threshold(records[loss])) for loss in LOSSES]
-    if {len(own) for own in ap} != {len(samples)}:
-        raise UsageError(f"{records['dr']['data']['test_images']} test images were evaluated, {len(samples)} are here")
-    found = {loss: read_detections(runs / record["id"] / DETECTIONS) for loss, record in records.items()}
-    chosen = choose(ap[1] - ap[0])
-    examples = []
-    for place, why in chosen.items():
-        values = dict(zip(LOSSES, (own[place] for own in ap), strict=True))
-        examples.append(_example(tested, samples[place], why, values, found, records))
-    return examples
+    kept = {loss: read_detections(runs / record["id"] / DETECTIONS) for loss, record in records.items()}
+    ids = {sample.id for sample in samples}
+    for loss, record in records.items():
+        same = record["data"]["test_images"] == len(samples) and record["data"]["classes"] == tested.classes
+        if not same or not {row["image_id"] for row in kept[loss]} <= ids:
+            raise UsageError(f"{record['id']}: evaluated on other test images than those here")
+    hits = {
+        loss: objects_found(read_matches(runs / record["id"] / MATCHES), own_threshold(record))
+        for loss, record in records.items()
+    }
+    chosen = choose(hits["dr"][0] - hits["focal"][0], hits["dr"][1])
+    return [
+        _example(tested, samples[place], why, {loss: int(own[0][place]) for loss, own in hits.items()}, kept, records)
+        for place, why in chosen.items()
+    ]
 
 
-def image_ap(matches: Matches, threshold: float) -> Floats:
-    """Return (I,): AP, per cent, of each image by itself; NaN for one without an object and one not in the pool."""
-    images = matches.positives.shape[2]
-    pool = np.random.default_rng(SEED).permutation(images)[:POOL]
-    ap = np.full(images, np.nan)
-    ap[pool] = 100 * resampled_ap(matches, [threshold], np.eye(images, dtype=np.int64)[pool])[0]
-    return ap
+def objects_found(matches: Matches, threshold: float) -> tuple[Ints, Ints]:
+    """Return (I,) how many objects the best detections of each image find at an IoU of 0.5, and (I,) its objects.
+
+    Of an image with n objects that count, the n best detections above the score threshold.
+    """
+    objects: Ints = matches.positives[0].sum(axis=0).astype(np.int64)
+    order = np.lexsort((-matches.scores, matches.images))
+    images = matches.images[order]
+    place = np.arange(len(images)) - np.searchsorted(images, images)  # among those of its image
+    best = order[(place < objects[images]) & (matches.scores[order] > threshold)]
+    hits = np.bincount(matches.images[best], weights=matches.true[0, 0, best], minlength=len(objects))
+    return hits.astype(np.int64), objects
 
 
-def choose(gain: Floats) -> dict[int, str]:
-    """Return which images to show, and why, from DR's AP minus focal's (I,): see RULE. Ties: the first image."""
-    order = np.argsort(-gain, kind="stable")  # NaN comes last
-    order = order[: np.count_nonzero(~np.isnan(gain))]
-    chosen = {int(i): "DR furthest above focal" for i in order[:EACH] if gain[i] > 0}
-    last = np.argsort(gain, kind="stable")[:EACH]
-    chosen |= {int(i): "focal furthest above DR" for i in last if gain[i] < 0}
-    rest = np.array([i for i in np.sort(order) if i not in chosen], dtype=np.int64)
-    drawn = np.random.default_rng(SEED).choice(rest, min(EACH, len(rest)), replace=False)
-    return chosen | {int(i): "at random" for i in drawn}
+def choose(gain: Ints, objects: Ints) -> dict[int, str]:
+    """Return which images to show, and why, from the objects (I,) that DR finds more than focal: see RULE."""
+    order = np.random.default_rng(SEED).permutation(np.flatnonzero(objects))
+    by_gain = order[np.argsort(-gain[order], kind="stable")]
+    chosen = {int(i): "DR finds most more" for i in by_gain[:EACH] if gain[i] > 0}
+    chosen |= {int(i): "focal finds most more" for i in by_gain[::-1][:EACH] if gain[i] < 0}
+    rest = [int(i) for i in order if i not in chosen]
+    return chosen | dict.fromkeys(rest[:EACH], "at random")
 
 
 def _example(
     tested: Dataset,
     sample: Sample,
     why: str,
-    ap: dict[str, float],
-    found: dict[str, Results],
+    hits: dict[str, int],
+    kept: dict[str, Results],
     records: dict[str, Record],
 ) -> Example:
     image = decode(sample)
@@ -131,12 +138,12 @@ def _example(
     pictures = [_picture("truth", image, scale * sample.boxes[counts], labels, None, tested.classes)]
     for loss in LOSSES:
         above = own_threshold(records[loss])
-        own = [row for row in found[loss] if row["image_id"] == sample.id and row["score"] > above]
-        own = sorted(own, key=lambda row: -row["score"])[: SHOWN * np.count_nonzero(counts)]
+        own = [row for row in kept[loss] if row["image_id"] == sample.id and row["score"] > above]
+        own = sorted(own, key=lambda row: -row["score"])[: np.count_nonzero(counts)]
         boxes = np.array([row["bbox"] for row in own]).reshape(-1, 4) * scale
         boxes[:, 2:] += boxes[:, :2]
         labels = [tested.category_ids.index(row["category_id"]) + 1 for row in own]
-        title = f"{loss}, AP {ap[loss]:.0f}"
+        title = f"{loss}: {hits[loss]} of {np.count_nonzero(counts)} found"
         pictures.append(_picture(title, image, boxes, labels, [row["score"] for row in own], tested.classes))
     return Example(sample.path.name, why, pictures)
 
@@ -151,7 +158,8 @@ def _picture(
 ) -> Picture:
     packed = io.BytesIO()
     drawn = draw_detections(image, boxes, labels, scores, classes)
-    drawn.save(packed, "WEBP", quality=80)
+    drawn.thumbnail((LONG_SIDE, LONG_SIDE))  # it was enlarged if its short side is
+    drawn.save(packed, "WEBP", quality=75)
     names = [classes[label - 1] for label in labels]
     said = names if scores is None else [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
     alt = f"{title}: {', '.join(said) or 'nothing'}"

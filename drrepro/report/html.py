@@ -9,11 +9,12 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from drrepro.data.download import FETCHED
 from drrepro.experiments.plan import Plan
 from drrepro.experiments.records import Record, metrics_at
 from drrepro.files import write_text
 from drrepro.progress import Report
-from drrepro.report import examples
+from drrepro.report import examples, paper
 from drrepro.report.claims import FAILS, HOLDS, NOT_RUN, RULE, UNDECIDED, Claim, build_claims, claim_table
 from drrepro.report.evidence import TABLES, Evidence, gather, own_threshold
 from drrepro.report.figures import plan_figures
@@ -81,6 +82,8 @@ def _table(table: Table, evidence: Evidence) -> dict[str, Any]:
         "title": table.title,
         "number": table.number,
         "data": table.data,
+        "published_on": None if table.data == paper.SETS[table.number] else paper.DATA[table.number],
+        "runs": len(evidence.records),
         "axis": text.columns[0],
         "sources": sources,
         "short": short,
@@ -140,7 +143,9 @@ def _summary(records: dict[str, Record]) -> dict[str, Any]:
         "cpu_hours": sum(r["cost"]["train_cpu_seconds"] for r in own) / 3600,
         "finished": (finished[0], finished[-1]) if finished else None,
         "commits": sorted({(r["commit"] or "unknown") + (" with changes" if r["dirty"] else "") for r in own}),
-        "versions": sorted({f"{name} {version}" for r in own for name, version in r["versions"].items()}),
+        "versions": sorted(
+            {f"{name} {v}" for r in own for name, v in {"python": r["python"], **r["versions"]}.items()}
+        ),
     }
 
 
@@ -158,12 +163,14 @@ def _data_set(data: str, found: list[Evidence]) -> dict[str, Any]:
         "images per step": {r["config"]["schedule"]["images_per_step"] for r in records},
         "seeds": {r["config"]["seed"] for r in records},
         "boxes dropped": {len(r["data"]["dropped_boxes"]) for r in records},
-        "data, sha256": {(r["data"]["sha256"] or "not kept")[:16] for r in records},
+        "data, sha256": {r["data"]["sha256"][:16] for r in records if r["data"]["sha256"]},
     }
-    facts = {key: ", ".join(map(str, sorted(values))) for key, values in of.items()}
+    facts = {key: ", ".join(map(str, sorted(values - {None}))) or "none" for key, values in of.items()}
     planned = {cell.run_id for plan in plans for cell in plan.cells}
+    embedded = {r["config"]["data"]["embedded"] for r in records}
     return {
         "name": data,
+        "obtain": "make" if embedded == {True} else "fetch" if data in FETCHED else None,
         "stands_for": next((plan.paper for plan in plans if plan.paper and plan.paper != data), None),
         "facts": {"runs": f"{len(records)} of {len(planned)}", **facts},
     }

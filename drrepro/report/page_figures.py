@@ -34,6 +34,7 @@ def svg(figure: Figure, name: str) -> str:
     text = packed.getvalue().decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'font-family: [^;"]*;?', "", text)
     for colour, own in PAGE.items():
         text = text.replace(colour, own)
     return text

@@ -8,6 +8,7 @@ import pandas as pd
 from drrepro.errors import UsageError
 
 DATA = {1: "COCO val2017", 2: "COCO test-dev", 3: "VOC2007 test"}  # by table
+SETS = {1: "coco2017", 2: "coco2017_testdev", 3: "voc2007"}  # our names of these
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SCALES = ("400", "500", "600", "700", "800")
 

@@ -91,6 +91,22 @@ def test_a_job_that_is_killed_is_told_from_one_that_failed_and_goes_on(data_fold
     assert outcome.state == "done"
 
 
+def test_what_jobs_are_forked_from_outlives_a_signal_to_all_processes_of_the_sweep(data_folder, tmp_path):
+    config = compose([*SMALL, "schedule.steps=40"])
+    directory, signalled = tmp_path / run_id(config), []
+
+    def signal_the_server(name, done, total, numbers):
+        if not signalled and (directory / "checkpoint.pt").is_file():
+            job = json.loads((directory / "owner.json").read_text())["pid"]
+            signalled.append(int(Path(f"/proc/{job}/stat").read_text().rsplit(")", 1)[1].split()[1]))
+            assert os.getpgid(signalled[0]) != os.getpgid(0)
+            os.kill(signalled[0], signal.SIGTERM)
+
+    [outcome] = sweep([config], tmp_path, data_folder, 1, signal_the_server)
+    assert signalled
+    assert outcome.state == "done"
+
+
 def test_what_another_process_is_at_is_left_to_it(data_folder, tmp_path):
     config, other = compose(SMALL), compose([*SMALL, "seed=1"])
     process = start(config, tmp_path, data_folder, pause=0.5)

@@ -103,6 +103,9 @@ def test_every_claim_and_number_stands_in_it(page):
     assert "<code>drrepro sweep scales data=digits seed=0,1</code>" in text
     assert "<code>drrepro train data=digits loss=focal input.scale=64 seed=1</code>" in text
     assert "35.0 ± 0.0" in text
+    assert "stands beside numbers on COCO val2017: AP does not compare" in text
+    assert "<code>drrepro data make digits</code>" in text
+    assert page.stat().st_size < 3e6
     assert "No pictures: " in text  # of letters, whose runs have no detections
     assert text.count("<svg") == 8  # claims; three of each Table 1; scales
 
@@ -150,6 +153,11 @@ def test_tables_have_headers_for_every_cell_and_pictures_have_words(opened):
     tables = tab.locator("table")
     assert tables.count() == 7 + 2 * 4 + 2 + 1  # claims, tables twice, data sets, runs
     assert tab.evaluate("[...document.querySelectorAll('th')].every(th => th.scope)")
+    assert tab.evaluate("[...document.querySelectorAll('tbody tr')].every(row => row.querySelector('th'))")
+    assert tab.evaluate(
+        "[...document.querySelectorAll('th[scope=colgroup]')].every("
+        "th => th.closest('table').querySelectorAll('colgroup').length > 1)"
+    )
     assert tab.evaluate(
         "[...document.querySelectorAll('table')].every(t => t.caption || t.getAttribute('aria-labelledby'))"
     )
@@ -184,9 +192,14 @@ def test_a_phone_shows_it_without_scrolling_the_page_sideways(opened):
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
 
 
-def test_it_is_printed_with_all_its_tables(opened):
-    tab = opened()
+def test_it_is_printed_in_black_on_white_with_all_its_tables(opened):
+    tab = opened(color_scheme="dark", viewport={"width": 1030, "height": 700})  # A4, landscape, within its margins
     tab.emulate_media(media="print")
     assert not tab.locator("nav").is_visible()
-    assert tab.locator("details table").first.bounding_box()["height"] > 0
-    assert len(tab.pdf(format="A4")) > 10_000
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert min(tab.evaluate(DISTANCE)) >= 4.5
+    hidden = (
+        "[...document.querySelectorAll('details table')].filter(t => !t.checkVisibility({contentVisibilityAuto: true}))"
+    )
+    assert tab.evaluate(f"{hidden}.length") == 0
+    assert tab.evaluate("Math.max(...[...document.querySelectorAll('table')].map(t => t.scrollWidth))") <= 1030

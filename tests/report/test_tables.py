@@ -38,13 +38,15 @@ def fake(
                 "metrics": metrics,
                 "curve": [{"score_threshold": t / 100, "AP": ap(config, t / 100)} for t in range(5, 96)],
                 "densities": densities(config),
-                "data": {"train_images": 8, "test_images": 8, "sha256": None, "classes": ["0"], "dropped_boxes": []},
+                "data": {"train_images": 8, "test_images": 8, "sha256": None, "classes": list("0123456789")}
+                | {"dropped_boxes": []},
                 "cost": {
                     **{"train_seconds": 1.0, "train_cpu_seconds": 1.0, "steps_per_second": 2.0},
                     **{"peak_memory_mb": 3, "parameters": 4},
                 },
                 "machine": {"threads": 1, "cores": 2, "cpu": "abacus", "device": "cpu", "system": "Linux"},
                 "versions": {"torch": "0"},
+                "python": "3",
                 **{"commit": None, "dirty": None, "finished": "today"},
             },
         )
