@@ -39,7 +39,7 @@ def test_make_targets_exist():
 
 def test_tables_are_those_of_results():
     """Each block of table rows stands in a file that `drrepro report tables` wrote."""
-    written = "\n".join(path.read_text() for path in sorted((ROOT / "results").glob("*/*.md")))
+    written = "\n".join(path.read_text() for path in sorted((ROOT / "results").rglob("*.md")))
     rows = [
         line
         for line in README.splitlines()
@@ -48,6 +48,12 @@ def test_tables_are_those_of_results():
     assert rows
     for row in rows:
         assert row in written, row
+
+
+def test_claims_and_time_are_those_of_results():
+    assert (ROOT / "results" / "claims.md").read_text().strip() in README
+    seconds = int(re.search(r"(\d+) s, DATA=digits SEEDS=0,1,2", (ROOT / "results" / "reproduced.txt").read_text())[1])
+    assert f"`make reproduce SEEDS=0,1,2` took {seconds:,} s" in README
 
 
 def test_linked_files_exist():

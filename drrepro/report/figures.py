@@ -45,12 +45,12 @@ def plan_figures(plan: Plan, runs: Path) -> dict[str, Figure]:
         return {}
     if plan.kind == "scales":
         return {"ap_scale": ap_against_scale(found)}
-    figures = {"training": training_curves(found, runs)}
+    figures = {}
     known = {loss: [r for r in records if r["densities"] is not None] for loss, records in found.items()}
     if all(known.values()):  # not of a secret test split
         figures["figure1"] = score_densities([records[0] for records in known.values()])
         figures["ap_threshold"] = ap_against_threshold(known)
-    return figures
+    return {**figures, "training": training_curves(found, runs)}
 
 
 def draw_figure1(records: list[Record], path: Path) -> list[Path]:
