@@ -1,9 +1,8 @@
-"""What a launcher starts for one run: `python -m drrepro.experiments.job`, or torchrun of it."""
+"""What a launcher starts for one run: a process of `drrepro.experiments.job`, or torchrun of it."""
 
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -30,24 +29,16 @@ class Command:
     gpus: str | None = None  # none: all that the engine shows
 
     def __call__(self) -> int:
-        """Carry it out in a new process, or torchrun's, and return its exit code.
-
-        Stop it, with a checkpoint, when the engine stops this process.
-        """
-        # --standalone lets each torchrun find a free port, so that several on one machine do not meet.
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
-        line = [*(torchrun if self.ranks > 1 else []), "-m", "drrepro.experiments.job", *self.arguments]
-        with self.log.open("ab") as log:
-            environment = {**os.environ, **self.environment}
-            process = subprocess.Popen([sys.executable, *line], env=environment, stdout=log, stderr=log)
+        """Carry it out and return its exit code; stop it, with a checkpoint, when the engine stops this process."""
+        process = self.fork()
         try:
             with interruptible(), suppress(KeyboardInterrupt):
-                while process.poll() is None:
-                    time.sleep(POLL)  # no wait(): what Ray cancels with wakes no process from a system call
+                while process.exitcode is None:
+                    time.sleep(POLL)  # no join(): what Ray cancels with wakes no process from a system call
         finally:
             process.terminate()
-            process.wait()
-        return process.returncode
+            process.join()
+        return process.exitcode or 0
 
     def fork(self) -> BaseProcess:
         """Start it in a process forked from one that has imported torch, which takes seconds, and done nothing else."""
@@ -66,7 +57,10 @@ class Command:
             os.dup2(log.fileno(), 2)
         os.environ.update({**environment, **self.environment})
         if self.ranks > 1:
-            sys.exit(self())
+            # --standalone lets each torchrun find a free port, so that several on one machine do not meet.
+            torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
+            job = ["-m", "drrepro.experiments.job", *self.arguments]
+            os.execv(sys.executable, [sys.executable, *torchrun, *job])
         import torch
         from threadpoolctl import threadpool_limits
 

@@ -29,7 +29,7 @@ def build_launcher(config: LauncherConfig, jobs: int, runs: Path) -> "Local | Sl
     """
     try:
         if config.name == "slurm":
-            return Slurm(config, runs)
+            return Slurm(config, jobs, runs)
         return Ray(config) if config.name == "ray" else Local(config, jobs)
     except ImportError as error:
         raise UsageError(f"launcher={config.name}: {error}; pip install 'drrepro[{config.name}]'") from None
@@ -67,12 +67,10 @@ class Local:
 class Slurm:
     """A job a run, submitted at once; Slurm queues them. ``cluster=local`` tries it out without Slurm."""
 
-    slots = None
-
-    def __init__(self, config: LauncherConfig, runs: Path) -> None:
+    def __init__(self, config: LauncherConfig, jobs: int, runs: Path) -> None:
         import submitit
 
-        self.config = config
+        self.config, self.slots = config, jobs if config.cluster == "local" else None  # which starts all at once
         try:
             self.executor = submitit.AutoExecutor(folder=runs / "slurm", cluster=config.cluster)
         except RuntimeError as error:  # no Slurm here
