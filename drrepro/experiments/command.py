@@ -38,7 +38,8 @@ class Command:
         finally:
             process.terminate()
             process.join()
-        return process.exitcode or 0
+        assert process.exitcode is not None  # it has ended
+        return process.exitcode
 
     def fork(self) -> BaseProcess:
         """Start it in a process forked from one that has imported torch, which takes seconds, and done nothing else."""
