@@ -138,10 +138,10 @@ def print_table(table: "Table") -> None:
     named = [loss if i == losses.index(loss) else "" for i, loss in enumerate(losses)]
     heads = [f"{loss}\n{metric}" for loss, metric in zip(named, metrics, strict=True)]  # a loss above its first metric
     drawn = plain_table(text.columns[0], "", *heads)
-    for setting, source, *cells in text.itertuples(index=False):
-        style = {"ours": "bold", "sd (n)": "dim", "95%": "dim"}.get(source)
-        shown = setting if source == "paper" else ""
-        drawn.add_row(shown, source, *cells, style=style, end_section=source == "difference")
+    for setting, block in text.groupby(text.columns[0], sort=False):
+        for i, (source, *cells) in enumerate(block.iloc[:, 1:].itertuples(index=False)):
+            style = {"ours": "bold", "sd (n)": "dim", "95%": "dim"}.get(source)
+            drawn.add_row("" if i else str(setting), source, *cells, style=style, end_section=i == len(block) - 1)
     print(f"\n{table.title}")
     print_rich(drawn)
     for finding in table.findings:

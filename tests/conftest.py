@@ -1,6 +1,7 @@
 """Fixtures: tiny embedded sets, made once, and real data where it lies beside the checkout."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,27 @@ def _one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests from what a user has beside the tracked files of the checkout: data, runs, results."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(tmp_path_factory.mktemp("elsewhere"), monkeypatch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _isolated(_elsewhere: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests from each other."""
+    isolate(tmp_path, monkeypatch)
+
+
+def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in ``folder``; data and runs are folders in it that do not exist yet."""
+    monkeypatch.setenv("DRREPRO_DATA", str(folder / "data"))
+    monkeypatch.setenv("DRREPRO_RUNS", str(folder / "runs"))
+    monkeypatch.chdir(folder)
+
+
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both embedded sets with eight images a split."""
@@ -37,10 +59,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def environment(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Point the command line to the tiny data and a fresh runs folder, which is returned; work in tmp_path."""
+    """Point the command line to the tiny data; return its runs folder."""
     monkeypatch.setenv("DRREPRO_DATA", str(data_folder))
-    monkeypatch.setenv("DRREPRO_RUNS", str(tmp_path / "runs"))
-    monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
 

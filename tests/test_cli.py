@@ -59,8 +59,8 @@ def test_train_evaluate_and_sweep_by_json(environment):
     claims = json.loads(invoke("report", "claims", "--json"))["claims"]
     assert [c["name"] for c in claims if c["verdict"] != "not run"] == ["threshold", "separation"]
     assert "not run" in invoke("report", "claims")
-    assert "| not run " in Path("results/claims.md").read_text()
-    assert Path("results/claims.png").is_file()
+    assert "| not run " in Path("reproduced/claims.md").read_text()
+    assert Path("reproduced/claims.png").is_file()
     figures = json.loads(invoke("report", "figures", "--json"))
     assert len(figures) == 3
 

@@ -37,6 +37,6 @@ def test_the_wheel_holds_conf_and_runs_from_another_folder(tmp_path):
     check(drrepro, "sweep", "thresholds", *small, cwd=tmp_path, env=environment)
     printed = check(drrepro, "report", "tables", cwd=tmp_path, env=environment)
     assert "36.1" in printed
-    assert (tmp_path / "results" / "digits" / "table1.csv").is_file()
+    assert (tmp_path / "reproduced" / "digits" / "table1.csv").is_file()
     check(drrepro, "report", "html", "--quiet", cwd=tmp_path, env=environment)
-    assert (tmp_path / "results" / "report.html").is_file()
+    assert (tmp_path / "reproduced" / "report.html").is_file()

@@ -1,12 +1,11 @@
 """drrepro bench: the measurements that the README quotes."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from drrepro.cli.data import stage
-from drrepro.cli.options import Debug, Json, Overrides, Quiet, Results
+from drrepro.cli.options import REPRODUCED, Debug, Json, Overrides, Quiet, Results
 
 app = typer.Typer(help="Measurements that the README quotes.", no_args_is_help=True)
 
@@ -109,7 +108,7 @@ def bench_sweep(
 
 @app.command("losses")
 def bench_losses(
-    results: Results = Path("results"),
+    results: Results = REPRODUCED,
     repeats: Annotated[int, typer.Option(min=1, help="Measured repetitions of each.")] = 5,
     compiled: Annotated[
         bool, typer.Option(help="Also what torch.compile makes of the formulas (needs a compiler).")

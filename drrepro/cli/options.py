@@ -33,5 +33,9 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print runs, steps, images, time (from a short probe) and disk; run nothing.")
 ]
 Results = Annotated[Path, typer.Option(help="Where to write, under a folder for each data set.")]
+REPRODUCED = Path("reproduced")  # a user's own; results/ is what the repository publishes
+Paper = Annotated[
+    bool, typer.Option("--paper", help="The paper's numbers also beside data that stand for none of its.")
+]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop everything at the first failure.")]

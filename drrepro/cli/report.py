@@ -1,12 +1,13 @@
 """drrepro report: tables, claims, figures and a page from records."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drrepro.cli.options import Debug, Json, Quiet, Results
+from drrepro.cli.options import REPRODUCED, Debug, Json, Paper, Quiet, Results
 
 if TYPE_CHECKING:
     from drrepro.experiments.plan import Plan
@@ -16,22 +17,30 @@ app = typer.Typer(help="Turn run records into tables, claims, figures and a page
 
 @app.command("tables")
 def report_tables(
-    results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+    results: Results = REPRODUCED,
+    paper: Paper = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Print Tables 1-3 with paper, ours, spread and difference; write csv, md and tex, and the records behind them.
 
-    Example: drrepro report tables --results results
+    Example: drrepro report tables
     """
-    show_tables(_plans(), results=results, as_json=as_json, quiet=quiet)
+    show_tables(_plans(paper), results=results, as_json=as_json, quiet=quiet)
 
 
 @app.command("claims")
 def report_claims(
-    results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+    results: Results = REPRODUCED,
+    paper: Paper = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Print for each claim of the paper whether it holds here, and how sure that is; write claims.json, md and png.
 
-    Example: drrepro report claims --results results
+    Example: drrepro report claims
     """
     from drrepro.cli.data import stage
     from drrepro.config import runs_folder
@@ -40,11 +49,12 @@ def report_claims(
     from drrepro.report.evidence import gather
     from drrepro.report.figures import write_png
     from drrepro.report.intervals import claim_intervals
+    from drrepro.report.written import claim_files, write_files
 
-    plans = _plans()
+    plans = _plans(paper)
     with progress(quiet) as watch:
         found = claims.build_claims(gather(plans, runs_folder(), stage(watch, "resample test images")))
-    claims.write_claims(found, results)
+    write_files(claim_files(found), results)
     if (figure := claim_intervals(found)) is not None:
         write_png(figure, results / "claims.png")
     if as_json:
@@ -55,11 +65,11 @@ def report_claims(
 
 @app.command("figures")
 def report_figures(
-    results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+    results: Results = REPRODUCED, as_json: Json = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
     """Draw Figure 1, AP against threshold and against scale, and the training curves.
 
-    Example: drrepro report figures --results results
+    Example: drrepro report figures
     """
     from drrepro.config import runs_folder
     from drrepro.report.figures import draw_figures
@@ -99,61 +109,109 @@ def report_figure1(
 
 @app.command("html")
 def report_html(
-    results: Results = Path("results"), as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+    results: Results = REPRODUCED,
+    paper: Paper = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Write report.html: claims, tables, figures, detections, and how to repeat each number, in one file.
 
     It needs no network. The detections need the test images, in the data folder.
 
-    Example: drrepro report html --results results
+    Example: drrepro report html
     """
     from drrepro.config import data_folder, runs_folder
     from drrepro.console import progress
     from drrepro.report.html import write_report
 
     with progress(quiet) as watch:
-        path = write_report(_plans(), runs_folder(), data_folder(), results, watch)
+        path = write_report(_plans(paper), runs_folder(), data_folder(), results, watch)
     if as_json:
         typer.echo(json.dumps({"report": str(path), "bytes": path.stat().st_size}))
     elif not quiet:
         typer.echo(str(path))
 
 
-def _plans() -> "list[Plan]":
+@app.command("compare")
+def report_compare(
+    results: Results = REPRODUCED,
+    against: Annotated[Path, typer.Option(help="The folder of results to compare with.")] = Path("results"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say cell by cell how a reproduction's AP compares with the published results: difference, inside their interval?
+
+    Example: drrepro report compare --results reproduced --against results
+    """
+    from drrepro.console import print_plain
+    from drrepro.report.compare import compare, summary
+
+    frame = compare(results, against)
+    if as_json:
+        typer.echo(frame.to_json(orient="records"))
+        return
+    if not quiet and not frame.empty:
+        print_plain(f"AP in {results} beside {against}, per cent, means over the seeds that both have", frame)
+    typer.echo(summary(frame, against))
+
+
+@app.command("verify")
+def report_verify(
+    results: Annotated[Path, typer.Option(help="The folder of results.")] = Path("results"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make every table, claim and interval again from the records kept beside them, and compare; nothing is run.
+
+    Also: each record's id follows from its contents. Exits with 1 if anything differs.
+
+    Example: drrepro report verify --results results
+    """
+    from drrepro.report.verify import IDENTICAL, verify
+
+    checks = verify(results)
+    wrong = [check for check in checks if check.state != IDENTICAL]
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks]))
+    else:
+        for check in wrong:
+            typer.echo(f"{results / check.name} {check.state}")
+        if wrong or not quiet:
+            typer.echo(f"{len(checks) - len(wrong)} of {len(checks)} identical")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _plans(paper: bool = False) -> "list[Plan]":
     from drrepro.config import runs_folder
     from drrepro.errors import UsageError
     from drrepro.experiments.plan import load_plans
+    from drrepro.report.paper import beside
 
     plans = load_plans(runs_folder())
     if not plans:
         raise UsageError(f"{runs_folder()}: no sweep was run here; try `drrepro sweep all`, or set DRREPRO_RUNS")
-    return plans
+    return [beside(plan) for plan in plans] if paper else plans
 
 
-def show_tables(
-    plans: "list[Plan]",
-    results: Path | None = None,
-    as_json: bool = False,
-    quiet: bool = False,
-) -> None:
-    """Print the tables of ``plans``, and write them if there is a ``results`` folder."""
+def show_tables(plans: "list[Plan]", results: Path | None = None, as_json: bool = False, quiet: bool = False) -> None:
+    """Print the tables of ``plans``, and write them if there is a ``results`` folder, with what is behind them."""
     from drrepro.cli.data import stage
     from drrepro.config import runs_folder
     from drrepro.console import print_plain, print_table, progress
-    from drrepro.report import tables
-    from drrepro.report.evidence import records_of
+    from drrepro.report import tables, written
+    from drrepro.report.evidence import TABLES, gather
 
-    runs = runs_folder()
     with progress(quiet) as watch:
-        built = tables.build_tables(plans, runs, stage(watch, "resample test images"))
-    plain = [(p, tables.plain_table(p, records_of(p, runs))) for p in plans if p.kind in ("nms", "grid")]
+        found = gather(plans, runs_folder(), stage(watch, "resample test images"))
+    built = tables.build_tables(found)
+    plain = [(e.plan, tables.plain_table(e)) for e in found if e.plan.kind not in TABLES]
     paths: list[Path] = []
     if results is not None:
-        paths = tables.write_tables(built, results) + tables.copy_records(plans, runs, results)
-        for plan, frame in plain:
-            paths += tables.write_plain(plan.name, plan.data, frame, results)
-        for data in sorted({plan.data for plan in plans}):
-            paths += tables.write_plain("runs", data, tables.run_table(plans, runs, data), results)
+        paths = written.write_files(written.table_files(found), results) + written.keep(found, results)
     if as_json:
         content: list[dict[str, Any]] = [tables.as_json(table) for table in built]
         content += [

@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from drrepro.cli.options import Debug, Json, Quiet, Results
+from drrepro.cli.options import REPRODUCED, Debug, Json, Quiet, Results
 
 app = typer.Typer(help="Checks of what the paper derives.", no_args_is_help=True)
 
@@ -20,7 +19,7 @@ def group() -> None:
 @app.command("gradient")
 def gradient(
     h: Annotated[list[float] | None, typer.Option(help="lambda- = 0.1 / ln(h); repeat for several.")] = None,
-    results: Results = Path("results"),
+    results: Results = REPRODUCED,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -55,7 +54,7 @@ def gradient(
 @app.command("convergence")
 def convergence(
     seed: Annotated[int, typer.Option(min=0, help="Of the images, the points and the mini-batches.")] = 0,
-    results: Results = Path("results"),
+    results: Results = REPRODUCED,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -123,12 +123,14 @@ def save_plan(plan: Plan, runs: Path) -> None:
 
 def load_plans(runs: Path) -> list[Plan]:
     """Return the plans kept under ``runs``. Raises UsageError for a damaged one."""
-    plans = []
-    for path in sorted((runs / "plans").glob("*.json")):
-        try:
-            content = json.loads(path.read_text())
-            cells = [Cell(**cell) for cell in content.pop("cells")]
-            plans.append(Plan(**content, cells=cells))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"{path}: not a plan of this version ({error}); remove it and sweep again") from None
-    return plans
+    return [read_plan(path) for path in sorted((runs / "plans").glob("*.json"))]
+
+
+def read_plan(path: Path) -> Plan:
+    """Return the plan kept in a file. Raises UsageError for a damaged one."""
+    try:
+        content = json.loads(path.read_text())
+        cells = [Cell(**cell) for cell in content.pop("cells")]
+        return Plan(**content, cells=cells)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{path}: not a plan of this version ({error}); remove it and sweep again") from None

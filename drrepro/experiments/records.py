@@ -31,18 +31,22 @@ def write_record(directory: Path, record: Record) -> Record:
 
 def read_record(directory: Path) -> Record | None:
     """Return the record of a run, None where it has none. Raises UsageError for a damaged one or another version."""
-    path = directory / NAME
+    return load_record(directory / NAME)
+
+
+def load_record(path: Path) -> Record | None:
+    """Return the record in a file, as `read_record` does."""
     try:
         record = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: not readable ({error}); move {directory} away to run it again") from None
+        raise UsageError(f"{path}: not readable ({error}); move {path.parent} away to run it again") from None
     version = record.get("schema") if isinstance(record, dict) else None
     if version != SCHEMA:
         raise UsageError(
             f"{path}: written by another version of drrepro (schema {version}, this one reads {SCHEMA}); "
-            f"move {directory} away"
+            f"move {path.parent} away"
         )
     return record  # type: ignore[no-any-return]
 

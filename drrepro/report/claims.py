@@ -8,7 +8,6 @@ interval is undecided. What an interval is of: see `drrepro.report.evidence.esti
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ import pandas as pd
 
 from drrepro.experiments.plan import Plan
 from drrepro.experiments.records import Record
-from drrepro.files import write_json, write_text
-from drrepro.report.evidence import LOSSES, Estimate, Evidence, Floats, aligned, estimate
-from drrepro.report.paper import SCALES, THRESHOLDS, paper_numbers
+from drrepro.report.evidence import LOSSES, TABLES, Estimate, Evidence, Floats, aligned, estimate
+from drrepro.report.paper import SCALES, SETS, THRESHOLDS, paper_numbers
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 RULE = (
@@ -91,8 +89,10 @@ def threshold_claim(evidence: Evidence) -> Claim:
     lost = estimate([curve[0] - curve[-1] for curve in curves["focal"]])
     paper = {loss: np.array([published[1, loss, f"{t:g}"] for t in THRESHOLDS]) for loss in LOSSES}
     parts = [
-        Part("AP that DR moves by", moved, most=KEEPS, paper=float(np.ptp(paper["dr"]))),
-        Part("AP that focal loses", lost, least=DEGRADES, paper=float(paper["focal"][0] - paper["focal"][-1])),
+        Part("AP that DR moves by", moved, most=KEEPS, paper=_beside(evidence, np.ptp(paper["dr"]))),
+        Part(
+            "AP that focal loses", lost, least=DEGRADES, paper=_beside(evidence, paper["focal"][0] - paper["focal"][-1])
+        ),
     ]
     span = f"From score threshold {THRESHOLDS[0]} to {THRESHOLDS[-1]}"
     sentence = f"{span} the AP of DR stays almost the same while that of focal degrades."
@@ -128,7 +128,7 @@ def scale_claim(evidence: Evidence) -> Claim:
             f"DR - focal at {scale}",
             estimate(list(evidence.gains(scale).values())),
             least=ABOVE_ZERO,
-            paper=published[2, "dr", scale] - published[2, "focal", scale],
+            paper=_beside(evidence, published[2, "dr", scale] - published[2, "focal", scale]),
         )
         for scale in SCALES
     ]
@@ -143,9 +143,9 @@ def average_claim(evidence: Evidence) -> Claim:
     gains = [evidence.gains(scale) for scale in SCALES]
     seeds = sorted(set.intersection(*(set(own) for own in gains)))
     mean = estimate([aligned([own[seed] for own in gains]).mean(axis=0) for seed in seeds])
-    paper = float(np.mean([published[2, "dr", scale] - published[2, "focal", scale] for scale in SCALES]))
+    paper = np.mean([published[2, "dr", scale] - published[2, "focal", scale] for scale in SCALES])
     least, most = ABOUT_TWO
-    part = Part("mean DR - focal", mean, least, most, paper)
+    part = Part("mean DR - focal", mean, least, most, _beside(evidence, paper))
     return Claim(
         "average",
         "Table 2",
@@ -159,7 +159,9 @@ def dataset_claim(evidence: Evidence) -> Claim:
     """Return whether DR's AP is above focal's on the second data set with the loss parameters of the first."""
     published = paper_numbers()["AP"]
     paper = published[3, "dr", "voc2007"] - published[3, "focal", "voc2007"]
-    part = Part("DR - focal", estimate(list(evidence.gains().values())), least=ABOVE_ZERO, paper=paper)
+    part = Part(
+        "DR - focal", estimate(list(evidence.gains().values())), least=ABOVE_ZERO, paper=_beside(evidence, paper)
+    )
     sentence = "On another data set, with the same loss parameters, the AP of DR is above that of focal."
     return Claim("dataset", "Table 3", evidence.plan.data, sentence, [part])
 
@@ -171,11 +173,17 @@ CLAIMS: dict[str, list[Callable[[Evidence], Claim]]] = {  # by the kind of plan
 }
 
 
+def _beside(evidence: Evidence, published: float) -> float | None:
+    """Return the paper's number for data that stand for the paper's."""
+    return float(published) if evidence.plan.paper else None
+
+
 def build_claims(evidence: list[Evidence]) -> list[Claim]:
     """Return each claim on each data set that its sweep was planned for, at least once."""
     claims = []
     for kind, functions in CLAIMS.items():
-        own = [e for e in evidence if e.plan.kind == kind] or [Evidence(Plan(kind, kind, "", None, []), {}, {})]
+        not_run = Evidence(Plan(kind, kind, "", SETS[TABLES.index(kind) + 1], []), {}, {})
+        own = [e for e in evidence if e.plan.kind == kind] or [not_run]
         claims += [function(e) for function in functions for e in own]
     return claims
 
@@ -216,19 +224,16 @@ def as_json(claims: list[Claim]) -> dict[str, Any]:
 def _as_json(claim: Claim) -> dict[str, Any]:
     parts = []
     for part in claim.parts:
-        numbers = {**asdict(part.estimate), "paper": None if part.paper is None else round(part.paper, 4)}
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}
+        numbers = {**asdict(part.estimate), "paper": part.paper}
+        finite = {k: _rounded(v) if isinstance(v, float) else v for k, v in numbers.items()}
         parts.append({"statistic": part.what, **finite, "should_be": part.bounds, "verdict": part.verdict})
     head = {key: getattr(claim, key) for key in ("name", "place", "data", "sentence", "verdict")}
     return {**head, "parts": parts}
 
 
-def write_claims(claims: list[Claim], results: Path) -> list[Path]:
-    """Write claims.json and claims.md; return the paths."""
-    paths = [results / "claims.json", results / "claims.md"]
-    write_json(paths[0], as_json(claims))
-    write_text(paths[1], claim_table(claims).to_markdown(index=False, disable_numparse=True) + f"\n\n{RULE}\n")
-    return paths
+def _rounded(value: float) -> float | None:
+    """Round to what does not depend on the CPU; json has no NaN."""
+    return round(value, 6) if math.isfinite(value) else None
 
 
 def interval_text(e: Estimate, digits: int = 1) -> str:

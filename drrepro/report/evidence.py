@@ -105,18 +105,24 @@ class Evidence:
 def gather(
     plans: list[Plan], runs: Path, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Evidence]:
-    """Return the evidence on each plan of a table; ``progress`` gets (runs resampled, all).
+    """Return the evidence on each plan; ``progress`` gets (runs resampled, all).
 
-    What was resampled is kept beside the matches, as bootstrap.npz. Raises UsageError for a damaged record or
-    matches; a run without matches has no resamples.
+    Runs of the numbered tables are resampled; what comes out is kept beside their matches, as bootstrap.npz. Raises
+    UsageError for a damaged record or matches; a run without matches has no resamples.
     """
-    plans = [plan for plan in plans if plan.kind in TABLES]
-    records = {run_id: record for plan in plans for run_id, record in records_of(plan, runs).items()}
+    records = [records_of(plan, runs) for plan in plans]
+    tabled = {k: r for plan, own in zip(plans, records, strict=True) if plan.kind in TABLES for k, r in own.items()}
     resampled = {}
-    for done, (run_id, record) in enumerate(records.items(), start=1):
+    for done, (run_id, record) in enumerate(tabled.items(), start=1):
         resampled[run_id] = _resample(runs / run_id, record)
-        progress(done, len(records))
-    return [Evidence(plan, records_of(plan, runs), resampled) for plan in plans]
+        progress(done, len(tabled))
+    return [Evidence(plan, own, resampled) for plan, own in zip(plans, records, strict=True)]
+
+
+def numbered(found: list[Evidence]) -> list[Evidence]:
+    """Return the evidence on Tables 1-3 alone, in their order."""
+    own = [evidence for evidence in found if evidence.plan.kind in TABLES]
+    return sorted(own, key=lambda evidence: (TABLES.index(evidence.plan.kind), evidence.plan.data))
 
 
 def records_of(plan: Plan, runs: Path) -> dict[str, Record]:

@@ -16,7 +16,7 @@ from drrepro.files import write_text
 from drrepro.progress import Report
 from drrepro.report import examples, paper
 from drrepro.report.claims import FAILS, HOLDS, NOT_RUN, RULE, UNDECIDED, Claim, build_claims, claim_table
-from drrepro.report.evidence import TABLES, Evidence, gather, own_threshold
+from drrepro.report.evidence import TABLES, Evidence, gather, numbered, own_threshold
 from drrepro.report.figures import plan_figures
 from drrepro.report.intervals import claim_intervals
 from drrepro.report.page_figures import THEME, svg
@@ -35,8 +35,7 @@ CAPTIONS = {
 
 def write_report(plans: list[Plan], runs: Path, data_folder: Path, results: Path, report: Report) -> Path:
     """Write report.html and return its path. Raises UsageError for a damaged record."""
-    found = gather(plans, runs, lambda done, total: report("resample test images", done, total, {}))
-    found.sort(key=lambda evidence: (TABLES.index(evidence.plan.kind), evidence.plan.data))
+    found = numbered(gather(plans, runs, lambda done, total: report("resample test images", done, total, {})))
     claims = build_claims(found)
     records = {name: record for evidence in found for name, record in evidence.records.items()}
     page = _template().render(
@@ -82,7 +81,9 @@ def _table(table: Table, evidence: Evidence) -> dict[str, Any]:
         "title": table.title,
         "number": table.number,
         "data": table.data,
-        "published_on": None if table.data == paper.SETS[table.number] else paper.DATA[table.number],
+        "published_on": paper.DATA[table.number]
+        if "paper" in sources and table.data != paper.SETS[table.number]
+        else None,
         "runs": len(evidence.records),
         "axis": text.columns[0],
         "sources": sources,

@@ -10,6 +10,7 @@ import pytest
 from drrepro.experiments import plan
 from drrepro.report import claims
 from drrepro.report.evidence import Estimate, gather
+from drrepro.report.written import claim_files
 from tests.report.test_tables import fake
 
 CLAIMS = {
@@ -186,15 +187,15 @@ def test_the_interval_must_lie_wholly_on_one_side(low, high, verdict):
 
 def test_claims_are_written_with_their_rule(tmp_path):
     found = claim("dataset", tmp_path, gain(0.1))
-    (as_json, markdown) = claims.write_claims([found], tmp_path / "results")
-    written = json.loads(as_json.read_text())
+    files = claim_files([found])
+    written = json.loads(files["claims.json"])
     assert written["rule"] == claims.RULE
     (one,) = written["claims"]
     (part,) = one["parts"]
     assert (one["verdict"], one["data"], one["place"]) == ("holds", "letters", "Table 3")
     assert (part["paper"], part["should_be"], part["sd"]) == (pytest.approx(1.7), "above 0", None)
     assert part["value"] == pytest.approx(10)
-    text = markdown.read_text()
+    text = files["claims.md"]
     assert claims.RULE in text
     assert "| holds" in text
     assert claims.interval_text(found.parts[0].estimate) in text

@@ -11,8 +11,8 @@ from drrepro.evaluation.bootstrap import draw_counts, resampled_ap
 from drrepro.evaluation.coco import Matches
 from drrepro.experiments import plan
 from drrepro.experiments.records import read_matches, write_matches, write_record
-from drrepro.report import paper, tables
-from drrepro.report.evidence import records_of
+from drrepro.report import paper, tables, written
+from drrepro.report.evidence import gather
 
 
 def fake(
@@ -77,7 +77,7 @@ def fragile(config, threshold):
 
 
 def only(runs):
-    (table,) = tables.build_tables(plan.load_plans(runs), runs)
+    (table,) = tables.build_tables(gather(plan.load_plans(runs), runs))
     return table
 
 
@@ -122,7 +122,7 @@ def test_a_cell_without_a_record_stays_empty(tmp_path):
 def test_no_record_at_all_says_not_run(tmp_path):
     for planned in (plan.thresholds([]), plan.scales([]), plan.datasets([])):
         plan.save_plan(planned[0], tmp_path)
-    for table in tables.build_tables(plan.load_plans(tmp_path), tmp_path):
+    for table in tables.build_tables(gather(plan.load_plans(tmp_path), tmp_path)):
         assert table.frame.xs("ours", level="source").isna().all(axis=None)
         assert table.findings[0].startswith("not run: ")
 
@@ -177,7 +177,8 @@ def test_a_single_run_has_the_interval_of_the_bootstrap(tmp_path):
     row = shown[(shown["threshold"] == "0.5") & (shown["source"] == "95%")].iloc[0]
     low, high = values.loc[["95% low", "95% high"], ("dr", "AP")]
     assert row["dr AP"] == f"{low:.1f}..{high:.1f}"
-    (csv, *_) = tables.write_tables([table], tmp_path / "results")
+    written.write_files(written.table_files(gather(plan.load_plans(tmp_path), tmp_path)), tmp_path / "results")
+    csv = tmp_path / "results" / "digits" / "table1.csv"
     assert {"paper", "ours", "95% low", "95% high", "difference"} == set(pd.read_csv(csv)["source"])
 
 
@@ -195,7 +196,8 @@ def test_a_run_without_matches_has_no_interval(tmp_path):
 def test_files_hold_the_numbers_that_are_printed(tmp_path):
     runs, results = tmp_path / "runs", tmp_path / "results"
     fake(runs, plan.thresholds([]), robust)
-    paths = tables.write_tables([only(runs)], results) + tables.copy_records(plan.load_plans(runs), runs, results)
+    found = gather(plan.load_plans(runs), runs)
+    paths = written.write_files(written.table_files(found), results) + written.keep(found, results)
     assert {p.suffix for p in paths} == {".csv", ".md", ".tex", ".json"}
     csv = pd.read_csv(results / "digits" / "table1.csv")
     assert csv.loc[(csv["threshold"] == 0.5) & (csv["source"] == "ours"), "dr AP"].item() == pytest.approx(35.0)
@@ -217,10 +219,21 @@ def test_the_published_numbers_are_all_there():
 def test_a_grid_is_a_plain_table(tmp_path):
     planned = plan.grid(["loss=dr,focal", "schedule.lr=0.001,0.002", "evaluation.split=tune"], name="tuning")
     fake(tmp_path, planned, robust)
-    (kept,) = plan.load_plans(tmp_path)
-    frame = tables.plain_table(kept, records_of(kept, tmp_path))
+    found = gather(plan.load_plans(tmp_path), tmp_path)
+    frame = tables.plain_table(found[0])
     assert frame["schedule.lr"].tolist() == ["0.001", "0.002"] * 2
     assert frame["AP"].tolist() == pytest.approx([35.0, 35.0, 32.0, 32.0])
     assert set(frame["split"]) == {"tune"}
-    (csv, _) = tables.write_plain(kept.name, kept.data, frame, tmp_path / "results")
-    assert csv.name == "tuning.csv"
+    assert {"digits/tuning.csv", "digits/tuning.md"} <= set(written.table_files(found))
+
+
+def test_own_data_stand_alone_unless_the_papers_numbers_are_asked_for(tmp_path):
+    fake(tmp_path, plan.thresholds(["data=voc_custom", "data.root=x"]), robust, voc=True)
+    table = only(tmp_path)
+    assert set(table.frame.index.unique("source")) == {"ours"}
+    assert "paper" not in table.title + "".join(table.findings)
+    found = gather([paper.beside(kept) for kept in plan.load_plans(tmp_path)], tmp_path)
+    (table,) = tables.build_tables(found)
+    assert table.frame.loc[("0.05", "paper"), ("focal", "AP")] == 36.1
+    assert "(paper: COCO val2017; " in table.title
+    assert "paper 0.2" in table.findings[0]
