@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
@@ -51,6 +52,9 @@ class RetinaNet(nn.Module):
         bias = -math.log((1 - config.prior) / config.prior)
         self.classifier = Head(config, self.anchors.per_cell, classes, bias)
         self.regressor = Head(config, self.anchors.per_cell, 4, 0.0)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2) and module.kernel_size == (3, 3):
+                module.register_forward_pre_hook(_at_least_two_columns)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, 3, H, W) to logits (B, A, K) and deltas (B, A, 4)."""
@@ -66,3 +70,13 @@ class RetinaNet(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 yield name.endswith("bias"), parameter
+
+
+def _at_least_two_columns(convolution: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Add a column of zeros, such as padding brings anyway, to a feature map of one: the output is the same.
+
+    Without it torch 2.14 on a CPU (oneDNN, bf16) leaves in the weight's gradient of a 3 x 3 convolution of stride 2
+    over a map one column wide whatever the memory held before; only the kernel's middle column is written.
+    """
+    (x,) = inputs
+    return (functional.pad(x, (0, 1)),) if x.shape[3] == 1 and x.device.type == "cpu" else inputs
