@@ -22,8 +22,11 @@ from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import Report
 from drrepro.schema import Config
 from drrepro.training.checkpoint import load_checkpoint, save_checkpoint
+from drrepro.training.diagnose import first_not_finite
 from drrepro.training.losses import box_loss, build_loss, classification_loss
 from drrepro.training.schedule import build_optimizer, learning_rate, set_learning_rate
+
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the forward pass
 
 
 def train(
@@ -60,9 +63,12 @@ def train(
             ]
             numbers = {**add_gradients(detector, model, classification, scaler, parts, config), "lr": rate}
             if not math.isfinite(numbers["loss"]):
-                shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
-                raise RunError(f"{directory}: step {step}: the loss is not finite ({shown}); lower schedule.lr")
-            _update(model, optimizer, scaler, schedule.clip_norm)
+                raise RunError(f"{directory}: step {step}: {_not_finite('loss', numbers, model, parts, config)}")
+            if not _clip(model, optimizer, scaler, schedule.clip_norm):
+                raise RunError(f"{directory}: step {step}: {_not_finite('gradient', numbers, model, parts, config)}")
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
             done = step + 1
             numbers["images_per_second"] = (done - start) * schedule.images_per_step / clock.elapsed()
             if done % config.runtime.log_every == 0 or done == total:
@@ -100,7 +106,7 @@ def add_gradients(
     of one size are split makes no difference. Of each part alone are its padding, batch norm where it is trained, and
     the distribution of DR loss with scope batch.
     """
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.schedule.precision]
+    dtype = DTYPES[config.schedule.precision]
     targets = [_targets(model, batch, config) for batch in parts]
     positives = sum_over_ranks(torch.stack([(labels > 0).sum() for _, labels, _ in targets]).sum())
     terms = torch.zeros(2, device=positives.device)
@@ -122,15 +128,32 @@ def add_gradients(
     return {"loss": classified + box, "classification": classified, "box": box}
 
 
-def _update(
+def _clip(
     model: RetinaNet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip_norm: float | None
-) -> None:
-    if clip_norm is not None:
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad()
+) -> bool:
+    """Limit the norm of the gradients; return False, leaving them as they are, where it is not finite.
+
+    That is looked at on a CPU alone: a GPU would have to be waited for, and float16's scaler skips such steps itself.
+    """
+    if clip_norm is None:
+        return True
+    scaler.unscale_(optimizer)
+    parameters = list(model.parameters())
+    look = parameters[0].device.type == "cpu" and not scaler.is_enabled()
+    try:
+        torch.nn.utils.clip_grad_norm_(parameters, clip_norm, error_if_nonfinite=look)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _not_finite(what: str, numbers: dict[str, float], model: RetinaNet, parts: list[Batch], config: Config) -> str:
+    """Say what is not finite, where that begins, and what helps."""
+    shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+    found = [first_not_finite(model, part.images, DTYPES[config.schedule.precision]) for part in parts]
+    first = next((place for place in found if place), "the loss itself")
+    rounded = "" if config.schedule.precision == "fp32" else " or set schedule.precision=fp32"
+    return f"the {what} is not finite ({shown}), first {first}; lower schedule.lr{rounded}"
 
 
 def _targets(model: RetinaNet, batch: Batch, config: Config) -> tuple[Tensor, Tensor, Tensor]:
