@@ -46,12 +46,18 @@ def _live() -> Iterator[Report]:
         TimeRemainingColumn(),
     )
     tasks: dict[str, TaskID] = {}
+    drawn: dict[str, str] = {}  # the stage that each bar shows
     with Progress(*columns, console=Console(stderr=True)) as bars:
 
         def report(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, numbers="")
-            bars.update(tasks[stage], completed=done, total=total, numbers=describe(numbers))
+            owner = stage.partition(" ")[0]  # "ID train" is drawn on the bar of ID, where there is one
+            bar = owner if owner in tasks else stage
+            if bar not in tasks:
+                tasks[bar] = bars.add_task(stage, total=total, numbers="")
+            elif drawn[bar] != stage:
+                bars.reset(tasks[bar], description=stage)  # the time left is of a stage
+            drawn[bar] = stage
+            bars.update(tasks[bar], completed=done, total=total, numbers=describe(numbers))
 
         yield report
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-# stage ("data", "train", "evaluate"), steps or images done, all of them, and numbers to show beside
+# stage ("data", "train", "evaluate"; of a run in a sweep "ID train"), steps or images done, all, and numbers to show
 Report = Callable[[str, int, int, dict[str, float]], None]
 
 

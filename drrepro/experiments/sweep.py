@@ -44,7 +44,8 @@ def sweep(
     """Run each configuration that has no record yet, at most ``jobs`` at a time where the launcher does not queue.
 
     What failed before is run again only with ``retry_failed``; ``fail_fast`` stops everything at the first failure.
-    What another process is at is left to it. ``watch`` gets the run's id as its stage. The largest runs start first, so
+    What another process is at is left to it. ``watch`` gets the run's id as its stage, and while it runs
+    its id and its own stage, as in "ID train". The largest runs start first, so
     that the last ones to end are short. Raises UsageError before any run when the data cannot be read. Interrupted, it
     stops its jobs, which leave checkpoints.
     """
@@ -85,6 +86,7 @@ def _run_all(configs: list[Config], runs: Path, data_folder: Path, jobs: int, wa
                         yield _outcome(runs, name, 0)
                     elif state != "running" and (launcher.slots is None or len(running) < launcher.slots):
                         running[name] = _start(launcher, waiting.pop(name), runs / name, data_folder)
+                        watch(name, 0, 1, {})
                 time.sleep(POLL)
                 if signalled():
                     raise KeyboardInterrupt
@@ -143,4 +145,4 @@ def _show(directory: Path, watch: Report) -> None:
     """Report what a run says of its progress; its end is reported when its process has ended."""
     state = state_of(directory)
     if state.state == "running" and state.done < state.total:
-        watch(directory.name, state.done, state.total, state.numbers)
+        watch(f"{directory.name} {state.stage}", state.done, state.total, state.numbers)
