@@ -210,6 +210,8 @@ def run_id(config: Config) -> str:
     for key in ("runtime", "launcher", "loss_only"):  # what shapes a result stands elsewhere
         del content[key]
     del content["schedule"]["tuned_lr"]
+    if config.data.bad_images == "fail":
+        del content["data"]["bad_images"]  # nothing was left out
     if config.weights_sha256 is not None:
         del content["weights"]  # the file may lie elsewhere
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

@@ -98,6 +98,9 @@ def print_metrics(record: dict[str, Any], directory: Path) -> None:
     dropped = record["data"]["dropped_boxes"]
     if dropped:
         print(f"{len(dropped)} degenerate boxes dropped, listed in record.json; the first: {dropped[0]}")
+    left_out = record["data"].get("dropped_images", {})
+    if left_out:
+        print(f"{len(left_out)} bad images left out, listed in record.json; the first: {next(iter(left_out.values()))}")
     print(directory)
 
 

@@ -38,6 +38,7 @@ class DataConfig:
     test_split: str | None = None
     submission: str | None = None  # the evaluation server's name of a coco test split whose objects it keeps secret
     classes: list[str] | None = None  # of a voc folder; default: as found in its annotations
+    bad_images: str = "fail"  # that are missing, unreadable or not of the annotated size: fail | drop, and list them
     sha256: str | None = None  # of an embedded set, filled in when composed: other images, other run
 
     def __post_init__(self) -> None:
@@ -48,6 +49,7 @@ class DataConfig:
         if self.submission is not None:
             valid = self.format == "coco" and re.fullmatch(r"[a-z0-9-]+", self.submission) is not None
             _require(valid, "data.submission", self.submission, "takes a-z, 0-9 and -, with data.format=coco")
+        _require(self.bad_images in ("fail", "drop"), "data.bad_images", self.bad_images, "must be fail or drop")
         _require(self.paper in (None, "coco2017", "voc2007"), "data.paper", self.paper, "must be coco2017 or voc2007")
 
 

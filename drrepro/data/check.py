@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image
-
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.embedded import require_embedded
+from drrepro.data.images import find_problem
 from drrepro.data.splits import configured_splits, read_split, split_root
 from drrepro.data.transforms import load_image
 from drrepro.errors import RunError, UsageError
@@ -46,7 +45,6 @@ def check_data(config: DataConfig, data_folder: Path, quick: bool, report: Repor
     checks = {}
     for split, dataset in datasets.items():
         problems: dict[str, list[str]] = {
-            "missing": [str(sample.path) for sample in dataset.samples if not sample.path.is_file()],
             **_image_problems(dataset.samples, quick, partial(report, f"check {split}")),
             "outside": list(_boxes_outside(dataset)),
             "degenerate": dataset.dropped if len(dataset.dropped) != DEGENERATE.get((config.name, split)) else [],
@@ -98,14 +96,13 @@ def _boxes_outside(dataset: Dataset) -> Iterator[str]:
 
 
 def _image_problems(samples: list[Sample], quick: bool, report: partial[None]) -> dict[str, list[str]]:
-    """Return a line for each image that is there, but cannot be read or is not of the annotated size."""
-    present = [sample for sample in samples if sample.path.is_file()]
+    """Return a line by kind for each image that is missing, cannot be read or is not of the annotated size."""
     look = partial(_look, quick=quick)
-    problems: dict[str, list[str]] = {"unreadable": [], "size": []}
-    with ProcessPoolExecutor() if len(present) > FEW else nullcontext() as pool:
-        found = pool.map(look, present, chunksize=32) if pool else map(look, present)
+    problems: dict[str, list[str]] = {"missing": [], "unreadable": [], "size": []}
+    with ProcessPoolExecutor() if len(samples) > FEW else nullcontext() as pool:
+        found = pool.map(look, samples, chunksize=32) if pool else map(look, samples)
         for done, (kind, line) in enumerate(found, start=1):
-            report(done, len(present), {})
+            report(done, len(samples), {})
             if kind:
                 problems[kind].append(line)
     return problems
@@ -113,17 +110,10 @@ def _image_problems(samples: list[Sample], quick: bool, report: partial[None]) -
 
 def _look(sample: Sample, quick: bool) -> tuple[str, str]:
     """Return what is wrong with an image, as kind and line, both empty if nothing is."""
-    try:
-        with Image.open(sample.path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            size, annotated = image.size, (sample.width, sample.height)
-        if size != annotated and not (turned and size == annotated[::-1]):
-            stated = f"{annotated[0]} x {annotated[1]}"
-            return "size", f"{sample.path}: is {size[0]} x {size[1]} px, its annotation says {stated}"
-        if not quick:
+    kind, line = find_problem(sample)
+    if not kind and not quick:
+        try:
             load_image(sample, InputConfig(scale=16))  # as training reads it
-    except RunError as error:
-        return "unreadable", str(error)
-    except Exception as error:  # whatever a decoder stumbles over is a finding
-        return "unreadable", f"{sample.path}: cannot be read ({error})"
-    return "", ""
+        except RunError as error:
+            return "unreadable", str(error)
+    return kind, line

@@ -35,7 +35,8 @@ def read_coco(json_path: Path, images: Path, annotated: bool = True) -> Dataset:
         else:
             dropped.append(f"{where} (id {annotation.get('id')}) is {width:g} x {height:g} px")
     samples = [_sample(image, by_image[image["id"]], images, label_of) for image in content["images"]]
-    return Dataset([c["name"] for c in categories], [c["id"] for c in categories], samples, dropped, annotated)
+    names, ids = [c["name"] for c in categories], [c["id"] for c in categories]
+    return Dataset(names, ids, samples, dropped, annotated=annotated)
 
 
 def _load(json_path: Path, annotated: bool) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drrepro.errors import UsageError
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -38,6 +36,7 @@ class Dataset:
     category_ids: list[int]
     samples: list[Sample]
     dropped: list[str] = field(default_factory=list)  # one line for each degenerate box left out
+    left_out: dict[str, str] = field(default_factory=dict)  # bad images by path, and what is wrong with each
     annotated: bool = True  # whether the objects are known; where not, every image seems empty
     sha256: str | None = None  # of an embedded set
 
@@ -74,14 +73,3 @@ class Dataset:
             "categories": [{"id": i, "name": n} for i, n in zip(self.category_ids, self.classes, strict=True)],
             "annotations": annotations,
         }
-
-
-def check_files(samples: list[Sample], split: str) -> None:
-    """Raise UsageError naming the first image of ``split`` that is not there, and how many are missing."""
-    missing = [s.path for s in samples if not s.path.is_file()]
-    if missing:
-        raise UsageError(
-            f"{missing[0]}: image not found ({len(missing)} of {len(samples)} of the {split} split are missing)"
-        )
-    if not samples:
-        raise UsageError(f"the {split} split lists no image")

@@ -4,29 +4,39 @@ from dataclasses import replace
 from pathlib import Path
 
 from drrepro.data.coco import read_coco
-from drrepro.data.dataset import Dataset, check_files
+from drrepro.data.dataset import Dataset
 from drrepro.data.download import FETCHED, require_fetched
 from drrepro.data.embedded import require_embedded
+from drrepro.data.images import keep_good
 from drrepro.data.voc import find_classes, read_voc
 from drrepro.errors import UsageError
+from drrepro.progress import Report, silent
 from drrepro.schema import DataConfig
 
 SPLITS = ("train", "tune", "test")
 
 
 def open_split(config: DataConfig, split: str, data_folder: Path) -> Dataset:
-    """Read ``split``, train, tune or test, whose images are all there.
+    """Read one split; see `open_splits`."""
+    return open_splits(config, [split], data_folder)[split]
 
-    Raises UsageError, naming the key or file, when it cannot be read or an image is missing.
+
+def open_splits(
+    config: DataConfig, splits: list[str], data_folder: Path, report: Report = silent
+) -> dict[str, Dataset]:
+    """Read ``splits``, of train, tune and test, whose images are all there and as annotated, see `keep_good`.
+
+    Raises UsageError, naming the key or file, when they cannot be read or an image is bad.
     """
     root = split_root(config, data_folder)
+    digest = None
     if config.embedded:
         digest = require_embedded(config.name, root)
         if config.sha256 not in (None, digest):
             raise UsageError(f"{root}: other images than this run's (sha256 {digest[:8]}, not {config.sha256[:8]})")
-    dataset = read_split(config, split, root)
-    check_files(dataset.samples, split)
-    return replace(dataset, sha256=digest) if config.embedded else dataset
+    datasets = {split: read_split(config, split, root) for split in splits}
+    good = keep_good(config, datasets, root, data_folder, report)
+    return {split: replace(dataset, sha256=digest) for split, dataset in good.items()}
 
 
 def split_root(config: DataConfig, data_folder: Path) -> Path:

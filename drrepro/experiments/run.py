@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from drrepro.config import run_id, to_dict
 from drrepro.data.dataset import Dataset
-from drrepro.data.splits import open_split
+from drrepro.data.splits import open_splits
 from drrepro.distributed import all_parts, process_group, rank, world
 from drrepro.errors import RunError, UsageError
 from drrepro.evaluation.detect import detect
@@ -47,8 +47,8 @@ def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record
     device = pick_device(config.runtime.device)
     _check_parts(config)
     _check_weights(config, runs)
-    trained = open_split(config.data, "train", data_folder) if config.schedule.steps else None
-    tested = open_split(config.data, config.evaluation.split, data_folder)
+    splits = open_splits(config.data, needed_splits(config), data_folder, report)
+    trained, tested = splits.get("train"), splits[config.evaluation.split]
     _check_classes(config, runs, trained, tested)
     lock = hold(directory) if rank() == 0 else nullcontext(False)
     with interruptible(), lock as waited, process_group(device):
@@ -63,6 +63,11 @@ def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record
         except BaseException as error:
             write_error(directory, error)  # before the lock is another's
             raise
+
+
+def needed_splits(config: Config) -> list[str]:
+    """Return the splits that a run reads."""
+    return [*(["train"] if config.schedule.steps else []), config.evaluation.split]
 
 
 def pick_device(name: str) -> torch.device:
@@ -194,6 +199,7 @@ def _data_summary(trained: Dataset | None, tested: Dataset) -> dict[str, Any]:
         "sha256": tested.sha256,
         "classes": tested.classes,
         "dropped_boxes": [*(trained.dropped if trained else []), *tested.dropped],
+        "dropped_images": {**(trained.left_out if trained else {}), **tested.left_out},
     }
 
 

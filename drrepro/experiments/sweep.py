@@ -8,15 +8,16 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from drrepro.config import run_id, to_dict
-from drrepro.data.splits import open_split
+from drrepro.data.splits import open_splits
 from drrepro.experiments.command import LOG
 from drrepro.experiments.launchers import Handle, Local, Ray, Slurm, build_launcher
 from drrepro.experiments.lock import is_held
+from drrepro.experiments.run import needed_splits
 from drrepro.experiments.states import STATUS, read_status, state_of
 from drrepro.files import write_text
 from drrepro.interrupt import deferred
 from drrepro.progress import Report
-from drrepro.schema import Config
+from drrepro.schema import Config, DataConfig
 
 POLL = 0.2  # s between looks at the jobs
 GRACE = 120.0  # s for a stopped job to write its checkpoint
@@ -60,7 +61,7 @@ def sweep(
         else:
             waiting.append(config)
     if waiting and not (fail_fast and any(outcome.state == "failed" for outcome in outcomes)):
-        _check_data(waiting, data_folder)
+        _check_data(waiting, data_folder, watch)
         waiting.sort(key=lambda c: c.input.scale**2 * c.schedule.steps * c.schedule.images_per_step, reverse=True)
         for outcome in _run_all(waiting, runs, data_folder, min(jobs, len(waiting)), watch):
             outcomes.append(outcome)
@@ -130,15 +131,14 @@ def _outcome(runs: Path, name: str, code: int) -> Outcome:
     return Outcome(name, "failed", f"killed (exit code {code})", str(log))
 
 
-def _check_data(configs: list[Config], data_folder: Path) -> None:
+def _check_data(configs: list[Config], data_folder: Path, watch: Report) -> None:
     """Open each data set once, so that what is wrong with it is said before any run."""
-    checked = []
+    needed: dict[str, tuple[DataConfig, list[str]]] = {}
     for config in configs:
-        splits = ["train"] if config.schedule.steps else []
-        for split in [*splits, config.evaluation.split]:
-            if (config.data, split) not in checked:
-                open_split(config.data, split, data_folder)
-                checked.append((config.data, split))
+        _, splits = needed.setdefault(repr(config.data), (config.data, []))
+        splits += [split for split in needed_splits(config) if split not in splits]
+    for data, splits in needed.values():
+        open_splits(data, splits, data_folder, watch)
 
 
 def _show(directory: Path, watch: Report) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from drrepro.report.evidence import LOSSES, Evidence, Floats, estimate, numbered
 
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 VOC = ("AP", "AP50", "AP75", "AP50_2007", "AP50_2010")
+NAMED = 10  # images left out, in a title
 GAIN = ("dr - focal", "AP")
 
 Column = tuple[str, str]  # loss, metric
@@ -217,5 +219,9 @@ def _title(layout: Layout, evidence: Evidence, frame: pd.DataFrame) -> str:
     if "95% low" in frame.index.unique("source"):
         spread = " and the spread over seeds" if "sd" in frame.index.unique("source") else ""
         detail += f"; 95%: from {RESAMPLES} resamples of the test images{spread}"
+    left_out = sorted({Path(path).name for r in records for path in r["data"].get("dropped_images", {})})
+    if left_out:
+        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        detail += f"; {len(left_out)} bad images left out: {', '.join(left_out[:NAMED])}{more}"
     published = f"paper: {paper.DATA[layout.number]}; " if plan.paper else ""
     return f"Table {layout.number}, {layout.what} ({published}{ours}{detail})"

@@ -66,20 +66,26 @@ def test_missing_images_and_other_sizes_are_found_in_both_ways(copy, quick):
     (copy / "images" / "test" / "00001.jpg").unlink()
     damage(copy, lambda content: content["images"][1].update(width=161))
     problems = found(copy, quick=quick)
-    assert problems["missing"] == [str(copy / "images" / "test" / "00001.jpg")]
+    assert problems["missing"] == [f"{copy / 'images' / 'test' / '00001.jpg'}: not found"]
     assert len(problems["size"]) == 1
     assert "00002.jpg: is 160 x 128 px, its annotation says 161 x 128" in problems["size"][0]
 
 
 @pytest.mark.parametrize("few", [check.FEW, 0])
-def test_truncated_images_are_found_by_decoding_in_one_process_or_several(copy, monkeypatch, few):
+def test_broken_images_are_found_in_one_process_or_several(copy, monkeypatch, few):
     monkeypatch.setattr(check, "FEW", few)
     path = copy / "images" / "test" / "00003.jpg"
-    path.write_bytes(path.read_bytes()[:-200])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200])
+    for quick in (True, False):  # its end is missing
+        problems = found(copy, quick=quick)
+        assert list(problems) == ["unreadable"]
+        assert "00003.jpg: cannot be read" in problems["unreadable"][0]
+    Image.new("RGB", (160, 128)).save(path, "PNG")
+    content = path.read_bytes()
+    path.write_bytes(content[:45] + bytes(20) + content[65:])  # broken in the middle: only decoding shows it
     assert found(copy, quick=True) == {}
-    problems = found(copy)
-    assert list(problems) == ["unreadable"]
-    assert "00003.jpg: cannot be decoded" in problems["unreadable"][0]
+    assert "00003.jpg: cannot be decoded" in found(copy)["unreadable"][0]
     path.write_bytes(b"no image")
     assert "00003.jpg: cannot be read" in found(copy, quick=True)["unreadable"][0]
 

@@ -16,7 +16,7 @@ def test_a_missing_image_is_named_and_counted(data_folder, tmp_path):
     content["images"][0]["file_name"] = "gone.jpg"
     (tmp_path / "mine" / "test.json").write_text(json.dumps(content))
     config = DataConfig(name="mine", test_json="test.json", test_images="images/test")
-    with pytest.raises(UsageError, match=r"gone\.jpg: image not found \(1 of 8 of the test split are missing\)"):
+    with pytest.raises(UsageError, match=r"1 of 8 images \(test\) are bad;[^\n]*\n[^\n]*gone\.jpg: not found"):
         open_split(config, "test", tmp_path)
 
 
