@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from drrepro.data.embedded import MANIFEST, read_manifest
 from drrepro.errors import UsageError
 from drrepro.schema import Config, ScheduleConfig
 
@@ -104,8 +105,8 @@ def _locate(config: Config) -> None:
         path = Path(config.weights).expanduser().resolve()
         config.weights, config.weights_sha256 = str(path), _sha256(path) if path.is_file() else None
     if data.embedded:
-        manifest = data_folder() / data.name / "manifest.json"
-        data.sha256 = json.loads(manifest.read_text())["sha256"] if manifest.is_file() else None
+        root = data_folder() / data.name
+        data.sha256 = read_manifest(root)["sha256"] if (root / MANIFEST).is_file() else None
     elif data.root is not None:
         data.root = str(Path(data.root).expanduser().resolve())
 
@@ -194,7 +195,7 @@ def load_config(path: Path) -> Config:
 
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise UsageError(f"{path}: not a readable configuration ({str(error).splitlines()[0]})") from None
     return from_dict(content, path)  # type: ignore[arg-type]
 

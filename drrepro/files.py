@@ -40,6 +40,14 @@ def remove_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def read_json(path: Path) -> Any:
+    """Return json content. Raises OSError, and ValueError for what is not json, or nested too deep to be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` atomically, in UTF-8."""
     atomic_write(path, lambda file: file.write(text.encode()))

@@ -1,16 +1,19 @@
 """Read a COCO json with its image folder."""
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Container
 from pathlib import Path
+from reprlib import repr as short  # of what a message shows
 from typing import Any
 
 import numpy as np
 
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.errors import UsageError
+from drrepro.files import read_json
+from drrepro.shape import LARGEST
+
+NEEDED = {"images": {"id", "file_name", "width", "height"}, "categories": {"id", "name"}, "annotations": set[str]()}
 
 
 def read_coco(json_path: Path, images: Path, annotated: bool = True) -> Dataset:
@@ -41,31 +44,45 @@ def read_coco(json_path: Path, images: Path, annotated: bool = True) -> Dataset:
 
 def _load(json_path: Path, annotated: bool) -> dict[str, Any]:
     try:
-        content = json.loads(json_path.read_bytes())
+        content = read_json(json_path)
     except FileNotFoundError:
         raise UsageError(f"{json_path}: not found; set data.root and the data.*_json keys") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{json_path}: not readable as json ({error})") from None
     if isinstance(content, dict) and not annotated:
         content["annotations"] = []
-    needed = {"images": {"id", "file_name", "width", "height"}, "categories": {"id", "name"}, "annotations": set()}
-    for key, entries in needed.items():
+    for key, entries in NEEDED.items():
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not (rows or key == "annotations"):
             raise UsageError(f"{json_path}: not in COCO format, it needs a list of {key}")
         for row in rows:
             if not isinstance(row, dict) or any(row.get(entry) is None for entry in entries):
-                raise UsageError(f"{json_path}: an entry of {key} needs {', '.join(sorted(entries)) or 'keys'}: {row}")
+                raise UsageError(
+                    f"{json_path}: an entry of {key} needs {', '.join(sorted(entries)) or 'keys'}: {short(row)}"
+                )
         ids = [row["id"] for row in rows] if "id" in entries else []
         for number in ids:
             if type(number) is not int or abs(number) >= 2**53:  # beyond, json readers round
-                raise UsageError(f"{json_path}: an id in {key} is not a whole number below 2^53: {number!r}")
+                raise UsageError(f"{json_path}: an id in {key} is not a whole number below 2^53: {short(number)}")
         if len(set(ids)) < len(ids):
             raise UsageError(f"{json_path}: an id stands twice in {key}")
+    for key, entry in (("images", "file_name"), ("categories", "name")):
+        for row in content[key]:
+            if not _is_text(row[entry]):
+                raise UsageError(f"{json_path}: {entry} of an entry of {key} must be text: {short(row)}")
     for row in content["images"]:
-        if not all(isinstance(row[side], int | float) and row[side] >= 1 for side in ("width", "height")):
-            raise UsageError(f"{json_path}: width and height of an image must be at least 1 px: {row}")
+        if not all(_is_number(row[side]) and row[side] >= 1 for side in ("width", "height")):
+            raise UsageError(f"{json_path}: width and height of an image must be at least 1 px: {short(row)}")
     return content  # type: ignore[no-any-return]
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value can be a name: of a file, no null byte, and printed, no half of a character."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
 
 
 def _check_annotation(
@@ -73,13 +90,14 @@ def _check_annotation(
 ) -> list[float]:
     """Return the width and height of an annotation's box, or raise UsageError."""
     box, area = annotation.get("bbox"), annotation.get("area", 0.0)
-    if annotation.get("category_id") not in categories:
-        raise UsageError(f"{where} has category_id {annotation.get('category_id')}, which is not among the categories")
-    if annotation.get("image_id") not in images:
-        raise UsageError(f"{where} has image_id {annotation.get('image_id')}, which is not among the images")
+    for key, known, of in (("category_id", categories, "categories"), ("image_id", images, "images")):
+        number = annotation.get(key)
+        if not _is_number(number) or number not in known:
+            raise UsageError(f"{where} has {key} {short(number)}, which is not among the {of}")
     values = [*box, area] if isinstance(box, list) and len(box) == 4 else []
-    if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-        raise UsageError(f"{where} needs a bbox of four numbers and, if any, a number as area: {box}, {area}")
+    if not values or not all(map(_is_number, values)):
+        shown = f"{short(box)}, {short(area)}"
+        raise UsageError(f"{where} needs a bbox of four numbers and, if any, a number as area: {shown}")
     return values[2:4]
 
 

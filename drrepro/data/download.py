@@ -1,7 +1,6 @@
 """Fetch the published data sets: resumable, checked before they are unpacked, whole or not there."""
 
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 from drrepro.data.transfer import CHUNK, download, file_size, report_bytes
 from drrepro.data.unpack import require_space, unpack
 from drrepro.errors import RunError, UsageError
-from drrepro.files import write_json
+from drrepro.files import read_json, write_json
 from drrepro.progress import Report
 
 MARKER = "fetched.json"  # in the folder of each set: the md5 sums of the archives that are wholly unpacked
@@ -110,13 +109,13 @@ def _read_marker(root: Path, name: str) -> dict[str, str]:
     if not root.exists() or not any(root.iterdir()):
         return {}
     try:
-        done: Any = json.loads((root / MARKER).read_text())
+        done: Any = read_json(root / MARKER)
     except FileNotFoundError:
         raise UsageError(
             f"{root}: exists, but was not fetched by drrepro; look at it with `drrepro data check {name}`, "
             "or move it away"
         ) from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{root / MARKER}: damaged ({error}); remove {root} and fetch again") from None
     return done if isinstance(done, dict) else {}
 

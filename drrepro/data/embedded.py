@@ -1,14 +1,14 @@
 """Write the embedded data sets, and check that what is read is what was written."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from drrepro.errors import RunError, UsageError
-from drrepro.files import write_json
+from drrepro.files import read_json, write_json
+from drrepro.shape import misfit
 
 NAMES = ("digits", "letters")
 MANIFEST = "manifest.json"  # in the folder of each set: version and sha256
@@ -33,7 +33,7 @@ def make_embedded(name: str, folder: Path, progress: Callable[[int, int], None],
     if root.exists():
         if not (root / MANIFEST).is_file():
             raise UsageError(f"{root}: exists, but was not written by drrepro data make; move it away")
-        manifest = _manifest(root)
+        manifest = read_manifest(root)
         if (manifest["version"], manifest.get("limit")) == (VERSION, limit) and checksum(root) == manifest["sha256"]:
             return str(manifest["sha256"])
     building = folder / f".{name}.building"
@@ -66,10 +66,10 @@ def _write(name: str, root: Path, progress: Callable[[int, int], None], limit: i
 
 def require_embedded(name: str, root: Path) -> str:
     """Return the sha256; raise UsageError unless the set was written by this version and not touched since."""
-    if not (root / MANIFEST).is_file() or _manifest(root)["version"] != VERSION:
+    if not (root / MANIFEST).is_file() or read_manifest(root)["version"] != VERSION:
         raise UsageError(f"{root}: no {name} of this version here; run `drrepro data make`")
     digest = checksum(root)
-    if digest != _manifest(root)["sha256"]:
+    if digest != read_manifest(root)["sha256"]:
         raise UsageError(f"{root}: changed since it was written; run `drrepro data make` to write it again")
     return digest
 
@@ -84,9 +84,12 @@ def checksum(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _manifest(root: Path) -> dict[str, Any]:
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return version, limit and sha256 of a set. Raises UsageError where they are not to be read."""
     try:
-        content = json.loads((root / MANIFEST).read_text())
-        return {"limit": None, **content, "version": content["version"], "sha256": content["sha256"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = read_json(root / MANIFEST)
+        if wrong := misfit(content, {"version": int, "sha256": str}):
+            raise ValueError(wrong)
+        return {"limit": None, **content}
+    except (OSError, ValueError) as error:
         raise UsageError(f"{root / MANIFEST}: damaged ({error}); remove {root} and run `drrepro data make`") from None

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.pixels import UNREADABLE
 from drrepro.errors import RunError, UsageError
-from drrepro.files import write_text
+from drrepro.files import read_json, write_text
 from drrepro.progress import Report
 from drrepro.schema import DataConfig
 
@@ -106,7 +106,7 @@ def _look_at(samples: list[Sample], memory: Path, report: Report) -> dict[Path, 
 def _identity(sample: Sample) -> list[int]:
     try:
         status = sample.path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a null byte in the name
         return []
     return [status.st_size, status.st_mtime_ns, sample.width, sample.height]
 
@@ -120,8 +120,8 @@ def _memory(root: Path, data_folder: Path) -> Path:
 def _recall(memory: Path) -> Seen:
     """Return what was right before; a file that is missing, damaged or of another form is as good as none."""
     try:
-        content = json.loads(memory.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = read_json(memory)
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -1,6 +1,5 @@
 """Read a folder in the layout of PASCAL VOC: JPEGImages, Annotations, ImageSets/Main."""
 
-import math
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.errors import UsageError
+from drrepro.shape import LARGEST
 
 Objects = list[tuple[str, list[float], bool]]  # name, box, difficult
 
@@ -82,16 +82,18 @@ def _parse(xml: Path) -> tuple[tuple[int, int], Objects]:
     try:
         tree = ElementTree.parse(xml).getroot()
         size = (int(tree.findtext("size/width", "")), int(tree.findtext("size/height", "")))
+        if not 1 <= min(size) <= max(size) <= LARGEST:
+            raise ValueError(f"an image of {size[0]} x {size[1]} px")
         objects: Objects = []
         for item in tree.iter("object"):
             corners = [float(item.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")]
             name = item.findtext("name", "").strip()
-            if not name or not all(map(math.isfinite, corners)):
+            if not name or not all(-LARGEST <= corner <= LARGEST for corner in corners):
                 raise ValueError(f"an object needs a name and a finite box, got {name!r} at {corners}")
             box = [corners[0] - 1, corners[1] - 1, corners[2], corners[3]]
             objects.append((name, box, item.findtext("difficult", "0").strip() == "1"))
     except OSError as error:
         raise UsageError(f"{xml}: {error.strerror}") from None
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise UsageError(f"{xml}: malformed ({error})") from None
     return size, objects

@@ -7,7 +7,6 @@ threshold is a prefix of what is matched above a lower one. Legend: N detections
 
 import contextlib
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from drrepro.errors import UsageError
+from drrepro.files import read_json
 
 GroundTruth = dict[str, Any]  # COCO format
 Results = list[dict[str, Any]]  # COCO result format: image_id, category_id, bbox (x, y, w, h), score
@@ -42,6 +42,20 @@ class Matches:
     starts: npt.NDArray[np.int64]  # (K + 1,) class k is starts[k]:starts[k + 1]
     positives: npt.NDArray[np.int32]  # (4, K, I) objects that count
 
+    def check(self) -> None:
+        """Raise ValueError for arrays, read from a file, that do not belong together."""
+        n, (areas, classes, images) = len(self.scores), self.positives.shape
+        kept, counts = (areas, 10, n), (areas, classes, images)
+        shapes = {"scores": (n,), "images": (n,), "ranks": (n,), "true": kept, "false": kept, "starts": (classes + 1,)}
+        kinds = {"scores": "f", "true": "b", "false": "b"}  # of numpy's dtypes; otherwise whole numbers
+        for name, shape in {**shapes, "positives": counts}.items():
+            array, kind = getattr(self, name), kinds.get(name, "i")
+            if array.shape != shape or array.dtype.kind != kind:
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, not {kind} of {shape}")
+        inside = not n or (self.images.min() >= 0 and self.images.max() < images)
+        if not inside or self.starts[0] != 0 or self.starts[-1] != n or (np.diff(self.starts) < 0).any():
+            raise ValueError("images or starts point outside")
+
 
 def evaluate_coco(ground_truth: GroundTruth | str | Path, detections: Results | str | Path) -> dict[str, float]:
     """Return the twelve COCO numbers as fractions, by the names in METRICS; NaN where no object counts.
@@ -57,7 +71,7 @@ def load(source: Any) -> Any:
     if not isinstance(source, str | Path):
         return source
     try:
-        return json.loads(Path(source).read_bytes())
+        return read_json(Path(source))
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}: not readable as json ({error})") from None
 

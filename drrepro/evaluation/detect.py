@@ -1,10 +1,8 @@
 """Run a detector over a data set: one forward pass for every score threshold and every NMS IoU."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,20 +11,11 @@ from drrepro.data.loader import Batch, collate, evaluation_batches
 from drrepro.data.transforms import scale_boxes
 from drrepro.distributed import all_parts, own_share
 from drrepro.evaluation.coco import Results
+from drrepro.evaluation.densities import BINS, Densities
 from drrepro.models.anchors import match
 from drrepro.models.postprocess import Detections, select_candidates, suppress
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
-
-BINS = 200  # of Figure 1, over scores from 0 to 1
-
-
-@dataclass(frozen=True)
-class Densities:
-    """How many (anchor, class) scores of foreground and of background fall in each of BINS bins."""
-
-    foreground: npt.NDArray[np.int64]
-    background: npt.NDArray[np.int64]
 
 
 @torch.inference_mode()

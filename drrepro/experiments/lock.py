@@ -5,7 +5,6 @@ flock). The note, with a heartbeat, is for people; that it is still there when t
 """
 
 import fcntl
-import json
 import logging
 import os
 import socket
@@ -19,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from drrepro.errors import RunError
-from drrepro.files import write_json
+from drrepro.files import read_json, write_json
 
 NAME, NOTE = ".lock", "owner.json"
 HEARTBEAT = 10.0  # s
@@ -78,7 +77,7 @@ def is_held(directory: Path) -> bool:
 def owner(directory: Path) -> dict[str, Any] | None:
     """Return host, pid, and since when and when last the owner was heard of, None without one."""
     try:
-        content = json.loads((directory / NOTE).read_text())
+        content = read_json(directory / NOTE)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -7,7 +7,7 @@ import numpy as np
 
 from drrepro.data.dataset import Dataset
 from drrepro.evaluation.coco import Matches, Results, accumulate, match_detections, summarize
-from drrepro.evaluation.detect import Densities
+from drrepro.evaluation.densities import Densities
 from drrepro.evaluation.submission import write_submission
 from drrepro.evaluation.voc import match_voc, summarize_voc
 from drrepro.experiments.records import write_detections, write_matches

@@ -1,14 +1,15 @@
 """Plans: which runs a table needs. A plan is kept under runs/plans/, and the report reads it from there."""
 
-import json
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from drrepro.config import compose, expand, for_evaluation, run_id
 from drrepro.errors import UsageError
-from drrepro.files import write_json
+from drrepro.files import read_json, write_json
 from drrepro.schema import Config
+from drrepro.shape import EACH, misfit
 
 KINDS = {1: "thresholds", 2: "scales", 3: "datasets"}  # by the paper's tables
 FACTORS = (0.5, 0.625, 0.75, 0.875, 1.0)  # 400..800 of 800 px
@@ -37,6 +38,10 @@ class Plan:
     data: str
     paper: str | None  # the data set of the paper that ``data`` stands for
     cells: list[Cell]
+
+
+CELL = {"run_id": str, "loss": str, "setting": str, "scale": int, "seed": int, "axes": {EACH: str}}
+SHAPE = {"kind": str, "name": str, "data": str, "paper": str | None, "cells": [CELL]}  # of a plan's file
 
 
 def thresholds(overrides: list[str], config_dir: Path | None = None) -> tuple[Plan, list[Config]]:
@@ -129,8 +134,17 @@ def load_plans(runs: Path) -> list[Plan]:
 def read_plan(path: Path) -> Plan:
     """Return the plan kept in a file. Raises UsageError for a damaged one."""
     try:
-        content = json.loads(path.read_text())
-        cells = [Cell(**cell) for cell in content.pop("cells")]
-        return Plan(**content, cells=cells)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        content = read_json(path)
+        if wrong := misfit(content, SHAPE) or _stray_name(content):
+            raise ValueError(wrong)
+        return Plan(**{**content, "cells": [Cell(**cell) for cell in content["cells"]]})
+    except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{path}: not a plan of this version ({error}); remove it and sweep again") from None
+
+
+def _stray_name(content: dict[str, Any]) -> str:
+    """Return what is wrong with the names in a plan that files are called by, if anything."""
+    if content["kind"] not in (*KINDS.values(), "nms", "grid"):
+        return f"unknown kind {content['kind']!r}"
+    names = [content["name"], content["data"], *(cell["run_id"] for cell in content["cells"])]
+    return next((f"{name!r} is no name" for name in names if not re.fullmatch(r"\w[\w.-]*", name)), "")

@@ -4,7 +4,6 @@ import dataclasses
 import gzip
 import json
 import math
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,43 @@ import numpy as np
 
 from drrepro.errors import UsageError
 from drrepro.evaluation.coco import Matches, Results
-from drrepro.files import atomic_write, write_json
+from drrepro.evaluation.densities import BINS
+from drrepro.files import atomic_write, read_json, write_json
+from drrepro.shape import EACH, misfit
 
 SCHEMA = 1
 NAME = "record.json"
 MATCHES = "matches.npz"
 DETECTIONS = "detections.json.gz"
 Record = dict[str, Any]
+
+DETECTED = [{"image_id": int, "category_id": int, "bbox": [float] * 4, "score": float}]
+SHAPE = {
+    "id": str,
+    "config": {
+        "seed": int,
+        "data": {"name": str, "embedded": bool},
+        "input": {"scale": int},
+        "loss": {"name": str},
+        "schedule": {"steps": int, "images_per_step": int},
+        "evaluation": {"split": str, "score_threshold": float, "score_thresholds": [float], "nms_iou": float},
+    },
+    "metrics": [{"score_threshold": float, "nms_iou": float, EACH: float | None}],
+    "densities": (dict.fromkeys(("foreground", "background"), [int] * BINS), type(None)),
+    "curve": [{"score_threshold": float, "AP": float | None}],
+    "data": {
+        **dict.fromkeys(("train_images", "test_images"), int | None),
+        "sha256": str | None,
+        "classes": [str],
+        "dropped_boxes": [str],
+    },
+    "cost": dict.fromkeys(("train_seconds", "train_cpu_seconds", "steps_per_second", "peak_memory_mb"), float),
+    **dict.fromkeys(("finished", "python"), str),
+    "commit": str | None,
+    "dirty": bool | None,
+    "versions": {"torch": str, EACH: str},
+    "machine": {"cpu": str, "threads": int},
+}
 
 
 def write_record(directory: Path, record: Record) -> Record:
@@ -37,7 +66,7 @@ def read_record(directory: Path) -> Record | None:
 def load_record(path: Path) -> Record | None:
     """Return the record in a file, as `read_record` does."""
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -48,6 +77,8 @@ def load_record(path: Path) -> Record | None:
             f"{path}: written by another version of drrepro (schema {version}, this one reads {SCHEMA}); "
             f"move {path.parent} away"
         )
+    if wrong := misfit(record, SHAPE):
+        raise UsageError(f"{path}: damaged ({wrong}); move {path.parent} away to run it again")
     return record  # type: ignore[no-any-return]
 
 
@@ -78,8 +109,10 @@ def read_matches(path: Path) -> Matches:
     """Return the matches kept in a file. Raises UsageError for a damaged one."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Matches(**{f.name: arrays[f.name] for f in dataclasses.fields(Matches)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            matches = Matches(**{f.name: arrays[f.name] for f in dataclasses.fields(Matches)})
+        matches.check()
+        return matches
+    except Exception as error:  # numpy and zipfile raise whatever the damaged bytes make them raise
         raise UsageError(f"{path}: not readable ({error}); remove it to do without intervals of this run") from None
 
 
@@ -93,7 +126,9 @@ def read_detections(path: Path) -> Results:
     """Return the detections kept in a file. Raises UsageError where there are none or they are damaged."""
     try:
         found: Results = json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+        if wrong := misfit(found, DETECTED):
+            raise ValueError(wrong)
+    except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
         raise UsageError(f"{path}: not readable ({error})") from None
     return found
 

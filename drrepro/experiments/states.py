@@ -1,7 +1,6 @@
 """What the runs folder says of each run."""
 
 import contextlib
-import json
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -11,11 +10,18 @@ from typing import Any
 from drrepro.errors import RunError, UsageError
 from drrepro.experiments.lock import is_held, owner
 from drrepro.experiments.records import NAME, metrics_at, read_record
-from drrepro.files import write_json
+from drrepro.files import read_json, write_json
+from drrepro.shape import EACH, misfit
 from drrepro.training.checkpoint import BEFORE
 from drrepro.training.checkpoint import NAME as CHECKPOINT
 
 STATUS = "status.json"
+SAID = {
+    **dict.fromkeys(("state", "why", "stage"), str),
+    **dict.fromkeys(("done", "total"), int),
+    "seconds_left": float | None,
+    "numbers": {EACH: float},
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ def write_error(directory: Path, error: BaseException) -> None:
 def read_status(directory: Path) -> dict[str, Any]:
     """Return what a run last said of itself, nothing where it never did or that is damaged."""
     try:
-        content = json.loads((directory / STATUS).read_text())
+        content = read_json(directory / STATUS)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    kinds = SAID.keys() & content.keys() if isinstance(content, dict) else ()
+    return {} if misfit(content, {key: SAID[key] for key in kinds}) else content

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence, Sized
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from drrepro.experiments.plan import Plan
 from drrepro.experiments.records import Record, metrics_at
 from drrepro.files import atomic_write
 from drrepro.report.evidence import LOSSES, own_threshold, records_of
+from drrepro.shape import misfit
 
 matplotlib.use("Agg")
 
@@ -176,7 +178,12 @@ def _records(plan: Plan, runs: Path, loss: str) -> list[Record]:
 
 
 def _read_metrics(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """Return the lines of metrics.jsonl; a half written or damaged one is left out."""
+    lines = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        with suppress(ValueError, RecursionError):
+            lines.append(json.loads(line))
+    return [line for line in lines if not misfit(line, {"step": int, "classification": float, "box": float})]
 
 
 def _canvas(rows: int, columns: int, size: tuple[float, float], **shared: Any) -> tuple[Figure, list[list[Axes]]]:

@@ -7,12 +7,23 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
+from torch import Tensor
 
 from drrepro.errors import RunError
 from drrepro.files import atomic_write, remove_leftovers
 from drrepro.models.retinanet import RetinaNet
+from drrepro.shape import misfit
 
 NAME, BEFORE = "checkpoint.pt", "checkpoint.before.pt"  # the last one, and the last but one in case that is damaged
+
+SHAPE = {
+    "step": int,
+    "model": {},
+    "optimizer": {"state": {}},
+    "scaler": {},
+    "rng": Tensor,
+    "seconds": {"wall": float, "cpu": float},
+}
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +70,49 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
                     if damaged := packed.testzip():  # torch.load does not look at the checksums
                         raise BadZipFile(f"{damaged} is damaged")
                 state = torch.load(path, map_location="cpu", weights_only=True)
-                return {key: state[key] for key in ("step", "model", "optimizer", "scaler", "rng", "seconds")}
+                if wrong := misfit(state, SHAPE) or ("step is negative" if state["step"] < 0 else ""):
+                    raise ValueError(wrong)
+                return {key: state[key] for key in SHAPE}
             except Exception as error:  # torch.load raises whatever the damaged bytes make it raise
                 damage = f"{path}: not a readable checkpoint ({_first_line(error)})"
                 log.warning("%s; looking for the one before", damage)
     if damage:
         raise RunError(f"{damage}; remove it to train again")
     return None
+
+
+def resume(
+    directory: Path, model: RetinaNet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> tuple[int, dict[str, float]]:
+    """Load the last state, if any; return the steps done and the seconds spent on them.
+
+    Raises RunError, naming the folder, for one that is not of this model and optimizer.
+    """
+    state = load_checkpoint(directory)
+    if state is None:
+        return 0, {"wall": 0.0, "cpu": 0.0}
+    try:
+        model.load_state_dict(state["model"])
+        groups = optimizer.state_dict()["param_groups"]  # rates and decays are the configuration's
+        optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        _check_optimizer(optimizer)
+        scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+    except Exception as error:  # torch raises whatever the contents make it raise
+        why = f"is not of this model and optimizer ({_first_line(error)})"
+        raise RunError(f"{directory / NAME}: {why}; remove it to train again") from None
+    return state["step"], state["seconds"]
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError for what the optimizer would stumble over at its next step."""
+    needed = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
+    for parameter, kept in optimizer.state.items():
+        if kept and kept.keys() != needed:
+            raise ValueError(f"the optimizer keeps {', '.join(kept)}")
+        for name, value in kept.items():
+            if not isinstance(value, Tensor) or value.shape != (() if name == "step" else parameter.shape):
+                raise ValueError(f"{name} of a parameter of shape {tuple(parameter.shape)}")
 
 
 def _first_line(error: Exception) -> str:

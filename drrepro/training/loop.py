@@ -21,7 +21,7 @@ from drrepro.models.anchors import match
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import Report
 from drrepro.schema import Config
-from drrepro.training.checkpoint import load_checkpoint, save_checkpoint
+from drrepro.training.checkpoint import resume, save_checkpoint
 from drrepro.training.diagnose import first_not_finite
 from drrepro.training.losses import box_loss, build_loss, classification_loss
 from drrepro.training.schedule import build_optimizer, learning_rate, set_learning_rate
@@ -43,7 +43,8 @@ def train(
     schedule, total = config.schedule, config.schedule.steps
     optimizer = build_optimizer(model, schedule)
     scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16")
-    start, before = _resume(model, optimizer, scaler, directory, total)
+    start, before = resume(directory, model, optimizer, scaler)
+    start = min(start, total)
     if len(set(all_parts(start))) > 1:
         raise RunError(f"{directory}: ranks have read different checkpoints; all nodes need the same runs folder")
     clock, log = _Clock(before), _Log(directory / "metrics.jsonl", start)
@@ -160,23 +161,6 @@ def _targets(model: RetinaNet, batch: Batch, config: Config) -> tuple[Tensor, Te
     """Return the anchors (A, 4) of a batch, their labels (B, A) and the boxes that they matched (B, A, 4)."""
     anchors = torch.cat(model.anchors_of(batch.images))
     return anchors, *match(anchors, batch.boxes, batch.labels, config.matcher)
-
-
-def _resume(
-    model: RetinaNet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, directory: Path, total: int
-) -> tuple[int, dict[str, float]]:
-    """Load the checkpoint, if any; return the steps done and the seconds spent on them."""
-    state = load_checkpoint(directory)
-    if state is None:
-        return 0, {"wall": 0.0, "cpu": 0.0}
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-    except (RuntimeError, ValueError, KeyError, TypeError):
-        raise RunError(f"{directory}: checkpoint of another version of drrepro; remove it to train again") from None
-    return min(int(state["step"]), total), state["seconds"]
 
 
 class _Clock:

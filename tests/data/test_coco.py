@@ -111,7 +111,7 @@ def test_secret_objects_need_no_annotations_and_others_do(copy):
             "annotation 0 needs a bbox of four numbers",
         ),
         (lambda c: c["annotations"][0].update(area=None), "annotation 0 needs .* a number as area"),
-        (lambda c: c["annotations"].append("x"), "an entry of annotations needs keys: x"),
+        (lambda c: c["annotations"].append("x"), "an entry of annotations needs keys: 'x'"),
         (lambda c: c["images"].append(c["images"][0]), "an id stands twice in images"),
         (lambda c: c.pop("categories"), "needs a list of categories"),
         (lambda c: c["images"][0].update(id="a"), "an id in images is not a whole number below 2.53: 'a'"),

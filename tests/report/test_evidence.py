@@ -84,5 +84,5 @@ def test_runs_on_other_test_images_are_no_pair(tmp_path):
     assert len(gathered(tmp_path).gains(threshold=0.1)[0]) == 201
     for cell, sha256 in zip(planned[0].cells, "ab", strict=True):
         record = read_record(tmp_path / cell.run_id)
-        write_record(tmp_path / cell.run_id, {**record, "data": {"sha256": sha256}})
+        write_record(tmp_path / cell.run_id, {**record, "data": {**record["data"], "sha256": sha256}})
     assert gathered(tmp_path).gains(threshold=0.1)[0].tolist() == pytest.approx([4.0])

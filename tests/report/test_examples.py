@@ -116,7 +116,9 @@ def test_without_images_or_detections_it_says_why(evidence, data_folder, tmp_pat
     (tmp_path / evidence.of("dr")[0]["id"] / DETECTIONS).write_bytes(b"no gzip")
     damaged = find_examples(evidence, tmp_path, data_folder)
     assert DETECTIONS in damaged.missing
-    write_detections(tmp_path / evidence.of("dr")[0]["id"], [{"image_id": 999, "category_id": 1, "score": 1.0}])
+    write_detections(
+        tmp_path / evidence.of("dr")[0]["id"], [{"image_id": 999, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1.0}]
+    )
     assert "evaluated on other test images" in find_examples(evidence, tmp_path, data_folder).missing
     none = Evidence(evidence.plan, {}, {})
     assert find_examples(none, tmp_path, data_folder).missing == "Not run with both losses."

@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 from drrepro.cli import app
 from drrepro.errors import UsageError
 from drrepro.experiments import plan
-from drrepro.experiments.records import write_record
-from drrepro.report.figures import draw_figures, mean_score, score_densities
+from drrepro.report.figures import _read_metrics, draw_figures, mean_score, score_densities
 from tests.report.test_tables import fake, robust
 
 
@@ -60,9 +59,10 @@ def test_the_mean_score_is_that_of_the_histogram(counts, mean):
 
 
 def test_figure_1_of_any_runs_by_the_command(environment):
-    for name, loss in (("mine", "dr"), ("other", "focal")):
-        record = one_run(loss, name, foreground=[1] * 200, background=[2] * 200)
-        write_record(environment / name, record)
+    planned = plan.thresholds([])
+    fake(environment, planned, robust)
+    for name, cell in zip(("other", "mine"), planned[0].cells, strict=True):
+        (environment / cell.run_id).rename(environment / name)
     command = ["report", "figure1", "mine", "run:other", "--output", "of.mine", "--json"]
     assert json.loads(CliRunner().invoke(app, command).stdout) == ["of.mine.png", "of.mine.svg"]
     first = Path("of.mine.svg").read_bytes()
@@ -73,3 +73,10 @@ def test_figure_1_of_any_runs_by_the_command(environment):
     assert Path("of.mine.svg").read_bytes() == first
     with pytest.raises(UsageError, match="nothing: no finished run here"):
         CliRunner().invoke(app, ["report", "figure1", "nothing"], catch_exceptions=False)
+
+
+def test_half_written_lines_of_the_metrics_are_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b'{"step": 1, "classification": 1.5, "box": 2}\n\xff\n' + b"[" * 200_000 + b'\n{"step": 2}\n{"step": 3, "cla'
+    )
+    assert [line["step"] for line in _read_metrics(tmp_path / "metrics.jsonl")] == [1]
