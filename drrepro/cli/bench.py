@@ -106,6 +106,23 @@ def bench_sweep(
         print_plain("seconds a run", frame)
 
 
+@app.command("estimate")
+def bench_estimate(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+    """What --dry-run says of four runs against what they take, in two minutes: a factor of 1.5 is good.
+
+    Example: drrepro bench estimate
+    """
+    from drrepro.bench.estimate import bench
+    from drrepro.console import print_plain, progress
+
+    with progress(quiet) as report:
+        frame = bench(stage(report, "bench"))
+    if as_json:
+        typer.echo(frame.to_json(orient="records"))
+    else:
+        print_plain("seconds of a run, estimated and measured", frame)
+
+
 @app.command("losses")
 def bench_losses(
     results: Results = REPRODUCED,

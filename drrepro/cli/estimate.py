@@ -17,10 +17,11 @@ def show_estimate(configs: "list[Config]", jobs: int, as_json: bool, quiet: bool
 
     from drrepro.config import data_folder, runs_folder
     from drrepro.console import print_plain, progress
-    from drrepro.experiments.estimate import estimate
+    from drrepro.experiments.estimate import SCATTERED, estimate
 
     with progress(quiet) as report:
-        rows = estimate(configs, runs_folder(), data_folder(), lambda i, n: report("probe", i, n, {}))
+        found = estimate(configs, runs_folder(), data_folder(), jobs, lambda i, n: report("probe", i, n, {}))
+    rows = found.costs
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows]))
         return
@@ -38,10 +39,18 @@ def show_estimate(configs: "list[Config]", jobs: int, as_json: bool, quiet: bool
         "images, steps and time to go; a few images timed on this machine, nothing written", frame.rename(columns=names)
     )
     seconds, disk = sum(row.seconds for row in rows), sum(row.disk_mb for row in rows)
-    typer.echo(f"{len(rows)} runs: {timedelta(seconds=round(seconds))} one after the other, {disk / 1e3:.2f} GB")
+    threads = f"{found.threads} thread{'s' * (found.threads > 1)} each"
+    typer.echo(
+        f"{len(rows)} runs: {timedelta(seconds=round(seconds))} one after the other, {threads}, {disk / 1e3:.2f} GB"
+    )
     if jobs > 1:
+        shared = timedelta(seconds=round(seconds / min(jobs, len(rows))))
+        typer.echo(f"--jobs {jobs}: {shared} on cores that do not slow each other down; on one GPU as without")
+    if found.scatter > SCATTERED:
         typer.echo(
-            f"--jobs {jobs} on one CPU or GPU shares it: take the time of one after the other as the upper limit"
+            f"the repeats scatter by a factor of {found.scatter:.1f}: something else uses this machine, and the runs "
+            "will take longer if it goes on",
+            err=True,
         )
     if any(row.images_tested is None for row in rows):
         typer.echo("the data are not here yet: evaluation is left out, 80 classes are assumed")

@@ -1,36 +1,34 @@
-"""What runs will cost: a short timed probe of the detector on this machine, and arithmetic."""
+"""What runs will cost: short timed probes of their detectors on this machine, and arithmetic."""
 
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from drrepro.config import run_id
 from drrepro.data.check import PUBLISHED
-from drrepro.data.loader import Batch
-from drrepro.data.splits import open_split
+from drrepro.data.dataset import Dataset
+from drrepro.data.download import FETCHED, require_fetched
+from drrepro.data.loader import KEEP_BYTES
+from drrepro.data.splits import open_splits
 from drrepro.distributed import world
 from drrepro.errors import UsageError
-from drrepro.experiments.run import pick_device
+from drrepro.experiments.launchers import cpus_of
+from drrepro.experiments.probe import Probe, probe
+from drrepro.experiments.run import needed_splits, pick_device
 from drrepro.experiments.states import state_of
-from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
 from drrepro.training.checkpoint import load_checkpoint
-from drrepro.training.loop import add_gradients
-from drrepro.training.losses import build_loss
 
-REPEATS, ENOUGH_SECONDS = 3, 10.0  # of a probe, whichever is first
-PROBE_PIXELS = 10**6  # of the images timed together: a batch where they are small, one where they are large
 DETECTION_BYTES = 60  # of one detection on disk, compressed, with its matches
-ASPECT = 4 / 3  # of the probe's images
+SCATTERED = 1.3  # median over fastest repeat from which something else must be using the machine
+ASPECT = 4 / 3  # of the images kept in memory
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Cost:
     """What one run needs; images_tested is None where it is not known yet, and then no part of seconds."""
 
     run_id: str
@@ -42,36 +40,117 @@ class Estimate:
     disk_mb: float
 
 
-def estimate(
-    configs: list[Config], runs: Path, data_folder: Path, progress: Callable[[int, int], None]
-) -> list[Estimate]:
-    """Return what each of ``configs`` needs on this machine; nothing is written.
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of each run, the threads that one gets, and how far the repeats of the probes lay apart."""
 
-    A few images, or one, are timed at the largest scale of each kind of detector; other scales follow by their pixels.
-    Loading of images is taken to be hidden behind the training; optimizer, NMS and metrics are left out.
+    costs: list[Cost]
+    threads: int
+    scatter: float
+
+
+def estimate(
+    configs: list[Config], runs: Path, data_folder: Path, jobs: int, progress: Callable[[int, int], None]
+) -> Estimate:
+    """Return what each of ``configs`` needs on this machine, ``jobs`` at a time; nothing is written to ``runs``.
+
+    A few images are timed at the largest and the smallest scale of each kind of detector, with the threads that a run
+    gets; scales between follow by their pixels. The start of a run and COCO's metrics are left out.
     """
     if world() > 1:
         raise UsageError("--dry-run: asks one process; leave torchrun away and say launcher.ranks=N")
-    rows: list[Estimate] = []
-    measured: dict[str, tuple[int, float, float, int]] = {}
-    for config in sorted(configs, key=lambda c: -c.input.scale):
-        classes, count = _tested(config, data_folder)
-        kind = repr((replace(config.model, prior=0.5), config.schedule.precision, config.runtime.device))
-        if kind not in measured:
-            measured[kind] = _probe(config, classes)
-        scale, training, evaluating, parameters = measured[kind]
-        pixels = (config.input.scale / scale) ** 2
-        state, steps = _left(config, runs)
-        images = steps * config.schedule.images_per_step
-        work = 0.0 if state == "done" else pixels * (images * training + (count or 0) * evaluating)
+    kinds: dict[str, list[Config]] = {}
+    for config in configs:
+        kinds.setdefault(_kind(config), []).append(config)
+    costs: dict[str, Cost] = {}
+    threads, scatter = cpus_of(configs[0].launcher, min(jobs, len(configs))), 1.0
+    with _threads(threads):
+        for own in kinds.values():
+            splits = _open(own, data_folder)
+            ends = sorted(own, key=lambda config: config.input.scale)
+            scales = dict.fromkeys((ends[0].input.scale, ends[-1].input.scale))
+            probes = [_probe(next(c for c in ends if c.input.scale == scale), splits) for scale in scales]
+            scatter = max(scatter, *(one.scatter for one in probes))
+            for config in own:
+                between = _between(probes[0], probes[-1], config.input.scale)
+                costs[run_id(config)] = _cost(config, between, splits, runs)
+                progress(len(costs), len(configs))
+    return Estimate([costs[run_id(config)] for config in configs], threads, scatter)
+
+
+def _kind(config: Config) -> str:
+    """Return what the probes of two configurations share but for their scale."""
+    evaluation = replace(config.evaluation, score_threshold=0.0, nms_iou=0.5)
+    parts = (config.data, replace(config.model, prior=0.5), evaluation, config.runtime.device)
+    schedule = (config.schedule.precision, config.schedule.images_per_step, config.schedule.accumulate)
+    return repr((parts, schedule, replace(config.input, scale=16), config.launcher.ranks))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _open(configs: list[Config], data_folder: Path) -> dict[str, Dataset]:
+    """Return the splits that the configurations read; none of a published set that is not here yet."""
+    data = configs[0].data
+    if data.root is None and data.name in FETCHED:
+        try:
+            require_fetched(data.name, data_folder)
+        except UsageError:
+            return {}
+    return open_splits(data, list(dict.fromkeys(s for c in configs for s in needed_splits(c))), data_folder)
+
+
+def _probe(config: Config, splits: dict[str, Dataset]) -> Probe:
+    trained, tested = splits.get("train"), splits.get(config.evaluation.split)
+    return probe(config, trained, tested, pick_device(config.runtime.device))
+
+
+def _between(smallest: Probe, largest: Probe, scale: int) -> Probe:
+    """Return the probe at a scale between two: time grows with the pixels, from what an image costs at any size."""
+    if smallest.scale == largest.scale:
+        return largest
+    pixels = largest.scale**2 - smallest.scale**2
+    share = (scale**2 - smallest.scale**2) / pixels
+    times = {
+        name: (1 - share) * getattr(smallest, name) + share * getattr(largest, name)
+        for name in ("read", "train", "update", "evaluate")
+    }
+    return replace(largest, scale=scale, **times)
+
+
+def _cost(config: Config, probed: Probe, splits: dict[str, Dataset], runs: Path) -> Cost:
+    state, steps = _left(config, runs)
+    images = steps * config.schedule.images_per_step
+    tested = splits.get(config.evaluation.split)
+    count = len(tested.samples) if tested else PUBLISHED.get(config.data.name, {}).get(config.evaluation.split)
+    seconds = disk = 0.0
+    if state != "done":
+        seconds = _training_seconds(config, probed, steps, splits.get("train")) + (count or 0) * probed.evaluate
         copies = 2 if config.schedule.optimizer == "sgd" else 3  # weights and what the optimizer keeps of each
-        checkpoint = 2 * 4 * parameters * copies if config.schedule.steps else 0  # the last two
-        kept = (count or 0) * config.evaluation.detections_per_image * DETECTION_BYTES
-        disk = 0.0 if state == "done" else (checkpoint + kept) / 1e6
-        rows.append(Estimate(run_id(config), state, steps, images, count, work / config.launcher.ranks, disk))
-        progress(len(rows), len(configs))
-    order = {run_id(config): i for i, config in enumerate(configs)}
-    return sorted(rows, key=lambda row: order[row.run_id])
+        checkpoints = 2 * 4 * probed.parameters * copies if config.schedule.steps else 0  # the last two
+        disk = checkpoints + (count or 0) * config.evaluation.detections_per_image * DETECTION_BYTES
+    return Cost(run_id(config), state, steps, images, count, seconds / config.launcher.ranks, disk / 1e6)
+
+
+def _training_seconds(config: Config, probed: Probe, steps: int, trained: Dataset | None) -> float:
+    """Return the seconds of all ranks: reading, unless other processes do it meanwhile, forward, backward, optimizer.
+
+    Without workers the images of the first epoch are kept, as many as there is room for.
+    """
+    images = steps * config.schedule.images_per_step
+    work = images * probed.train + steps * config.launcher.ranks * probed.update
+    if config.runtime.workers:
+        return max(work, images * probed.read / config.runtime.workers)
+    known = len(trained.samples) if trained else PUBLISHED.get(config.data.name, {}).get("train", images)
+    kept = min(known, KEEP_BYTES / (3 * ASPECT * config.input.scale**2))
+    return work + probed.read * (min(images, known) + max(0, images - known) * (1 - kept / known))
 
 
 def _left(config: Config, runs: Path) -> tuple[str, int]:
@@ -80,44 +159,3 @@ def _left(config: Config, runs: Path) -> tuple[str, int]:
     checkpoint = load_checkpoint(runs / run_id(config)) if state not in ("done", "new") else None
     done = config.schedule.steps if state == "done" else checkpoint["step"] if checkpoint else 0
     return state, max(0, config.schedule.steps - done)
-
-
-def _tested(config: Config, data_folder: Path) -> tuple[int, int | None]:
-    """Return classes and test images: of data that are not here yet what is published, if anything."""
-    try:
-        dataset = open_split(config.data, config.evaluation.split, data_folder)
-    except UsageError:
-        return len(config.data.classes or range(80)), PUBLISHED.get(config.data.name, {}).get("test")
-    return len(dataset.classes), len(dataset.samples)
-
-
-def _probe(config: Config, classes: int) -> tuple[int, float, float, int]:
-    """Return the scale, seconds per image of training and of evaluation, and the parameters of a detector."""
-    device = pick_device(config.runtime.device)
-    model = RetinaNet(config.model, classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step = config.input.size_divisor
-    height, width = (-(-round(side) // step) * step for side in (config.input.scale, ASPECT * config.input.scale))
-    part = max(1, config.schedule.images_per_step // (config.schedule.accumulate * config.launcher.ranks))
-    count = max(1, min(part, PROBE_PIXELS // (height * width)))
-    images = torch.zeros(count, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
-    box = torch.tensor([[[0.0, 0.0, width / 2, height / 2]]], device=device).expand(count, 1, 4)
-    batch = Batch([], images, [], box, torch.ones(count, 1, dtype=torch.int64, device=device))
-    scaler = torch.amp.GradScaler(device.type, enabled=False)
-    train = partial(add_gradients, model, model, build_loss(config.loss), scaler, [batch], config)
-    training = _seconds(train, device) if config.schedule.steps else 0.0
-    model.eval()
-    with torch.inference_mode():
-        evaluating = _seconds(lambda: model(images), device)
-    return config.input.scale, training / count, evaluating / count, sum(p.numel() for p in model.parameters())
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Return the median seconds of a call after a first one, which warms up."""
-    times: list[float] = []
-    while len(times) <= REPEATS and (len(times) < 2 or sum(times) < ENOUGH_SECONDS):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])

@@ -45,7 +45,7 @@ class Local:
     def start(self, arguments: list[str], directory: Path) -> Handle:
         """Start a process in a free slot."""
         slot = self.free.pop(0)
-        cpus = self.config.cpus or max(1, _cores() // self.slots)
+        cpus = cpus_of(self.config, self.slots)
         command = Command(arguments, directory / LOG, self.config.ranks, cpus, self._gpus(slot))
         process = command.fork()
 
@@ -78,7 +78,7 @@ class Slurm:
         self.executor.update_parameters(
             name="drrepro",
             timeout_min=config.minutes,
-            cpus_per_task=config.cpus or 1,
+            cpus_per_task=cpus_of(config, jobs),
             gpus_per_node=config.gpus,
             slurm_partition=config.partition,
             slurm_additional_parameters=config.options,
@@ -86,7 +86,7 @@ class Slurm:
 
     def start(self, arguments: list[str], directory: Path) -> Handle:
         """Submit a job, which Slurm queues again when it is pre-empted or its time is up (three times)."""
-        job = self.executor.submit(Command(arguments, directory / LOG, self.config.ranks, self.config.cpus or 1))
+        job = self.executor.submit(Command(arguments, directory / LOG, self.config.ranks, cpus_of(self.config, 1)))
 
         def exit_code() -> int | None:
             if not job.done():
@@ -110,7 +110,7 @@ class Ray:
 
     def start(self, arguments: list[str], directory: Path) -> Handle:
         """Start a task; Ray runs it again when its machine is lost."""
-        cpus = self.config.cpus or 1
+        cpus = cpus_of(self.config, 1)
         command = Command(arguments, directory / LOG, self.config.ranks, cpus)
         task = self.ray.remote(num_cpus=cpus, num_gpus=self.config.gpus, max_retries=2)(Command.__call__)
         job = task.remote(command)
@@ -125,6 +125,11 @@ class Ray:
                 return 1
 
         return Handle(exit_code, lambda: self.ray.cancel(job))
+
+
+def cpus_of(config: LauncherConfig, jobs: int) -> int:
+    """Return the cores of one run: a share of this machine's, of a cluster's what is asked for."""
+    return config.cpus or (max(1, _cores() // jobs) if config.name == "local" else 1)
 
 
 def _cores() -> int:
