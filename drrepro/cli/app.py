@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drrepro.cli import bench, data, predict, report, runs, sweep, theory
+from drrepro.cli import bench, data, doctor, predict, report, runs, sweep, theory
 from drrepro.cli.options import ConfigDir, Debug, DryRun, Json, Overrides, Quiet
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ for name, group in (
 
 
 app.command("predict")(predict.predict)
+app.command("doctor")(doctor.doctor)
 
 
 @app.callback(invoke_without_command=True)

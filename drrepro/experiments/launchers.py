@@ -129,10 +129,11 @@ class Ray:
 
 def cpus_of(config: LauncherConfig, jobs: int) -> int:
     """Return the cores of one run: a share of this machine's, of a cluster's what is asked for."""
-    return config.cpus or (max(1, _cores() // jobs) if config.name == "local" else 1)
+    return config.cpus or (max(1, cores() // jobs) if config.name == "local" else 1)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
