@@ -12,6 +12,7 @@ from typing import Any
 
 from drrepro.data.embedded import MANIFEST, read_manifest
 from drrepro.errors import UsageError
+from drrepro.identity import digest
 from drrepro.schema import Config, ScheduleConfig
 
 
@@ -207,16 +208,18 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def run_id(config: Config) -> str:
     """Return <data>-<loss>-<scale>-s<seed>-<8 hex of the sha256 of all that shapes its result>."""
-    content = to_dict(config)
-    for key in ("runtime", "launcher", "loss_only"):  # what shapes a result stands elsewhere
-        del content[key]
-    del content["schedule"]["tuned_lr"]
-    if config.data.bad_images == "fail":
-        del content["data"]["bad_images"]  # nothing was left out
-    if config.weights_sha256 is not None:
-        del content["weights"]  # the file may lie elsewhere
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{config.data.name}-{config.loss.name}-{config.input.scale}-s{config.seed}-{digest}"
+    own = digest(to_dict(config), _defaults(config))
+    return f"{config.data.name}-{config.loss.name}-{config.input.scale}-s{config.seed}-{own}"
+
+
+def _defaults(section: Any) -> dict[str, Any]:
+    """Return what every key of a section, of whatever class, has if it is not set."""
+    found = dataclasses.asdict(type(section)())
+    for item in dataclasses.fields(section):
+        value = getattr(section, item.name)
+        if dataclasses.is_dataclass(value):
+            found[item.name] = _defaults(value)
+    return found
 
 
 def _explain(error: Exception, overrides: list[str]) -> str:
