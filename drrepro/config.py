@@ -7,13 +7,15 @@ import itertools
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from drrepro.data.embedded import MANIFEST, read_manifest
 from drrepro.errors import UsageError
 from drrepro.identity import digest
-from drrepro.schema import Config, ScheduleConfig
+from drrepro.migrations import migrate_config
+from drrepro.schema import Config, LossConfig, ScheduleConfig
 
 
 def config_folder() -> Path:
@@ -41,10 +43,15 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
     ``config_dir`` is a folder of further options, laid out like conf/. Raises UsageError, in one line, for anything
     that does not compose or validate.
     """
+    from drrepro.losses.named import BASELINE
+
     config = _compose(overrides, config_dir)
-    if config.loss_only and config.loss.name != "focal":
-        others = [override for override in overrides if not override.startswith("loss=")]
-        config = _compose(["loss=focal", f"loss.name={config.loss.name}", *others], config_dir)
+    if config.loss_only:
+        others = [override for override in overrides if not override.startswith(("loss=", "loss."))]
+        baseline = _compose([f"loss={BASELINE}", *others], config_dir)
+        config = dataclasses.replace(
+            config, model=baseline.model, matcher=baseline.matcher, evaluation=baseline.evaluation
+        )
     _scale_schedule(config.schedule, overrides)
     _locate(config)
     return config
@@ -58,20 +65,52 @@ def _compose(overrides: list[str], config_dir: Path | None) -> Config:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    ConfigStore.instance().store(name="schema", node=Config)
+    schema = OmegaConf.structured(Config)
+    schema.loss = dataclasses.asdict(LossConfig())  # open: each loss has keys of its own
+    ConfigStore.instance().store(name="schema", node=schema)
     search = []
     if config_dir is not None:
         if not config_dir.is_dir():
             raise UsageError(f"--config-dir {config_dir}: not a folder")
         search = [f"hydra.searchpath=[{json.dumps(f'file://{config_dir.resolve()}')}]"]
+        _make_importable(config_dir.resolve())
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             composed = hydra_compose("config", [*overrides, *search])
-        content = OmegaConf.to_container(composed, resolve=True)
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+        return _as_config(OmegaConf.to_container(composed, resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_explain(error, overrides)) from error
+
+
+def _make_importable(folder: Path) -> None:
+    """Let ``loss._target_`` find modules in ``folder``, here and in the processes of runs."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(folder))))
+
+
+def _as_config(content: Any) -> Config:
+    """Return plain data as a validated Config, the loss in the class that it takes its parameters in."""
+    from omegaconf import OmegaConf
+
+    from drrepro.losses.named import build_loss, loss_class
+
+    own = content.get("loss", {})
+    if not isinstance(own, dict):
+        raise UsageError(f"loss={own}: needs a name and parameters")
+    given = {**dataclasses.asdict(LossConfig()), **own}
+    parameters = loss_class(given["name"], given.get("_target_")).Parameters
+    known = [item.name for item in dataclasses.fields(parameters)]
+    for key in given:
+        if key not in known:
+            raise UsageError(f"loss.{key}: no parameter of loss={given['name']}; it takes {', '.join(known[2:])}")
+    loss = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(parameters), given))
+    rest = {key: value for key, value in content.items() if key != "loss"}
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), rest))
     assert isinstance(config, Config)
+    assert isinstance(loss, LossConfig)
+    build_loss(loss)  # which validates the parameters
+    config.loss = loss
     return config
 
 
@@ -176,16 +215,15 @@ def expand(overrides: list[str]) -> list[list[str]]:
 
 def from_dict(content: dict[str, Any], source: Path) -> Config:
     """Return the Config of a record or a run folder. Raises UsageError for one of another version."""
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    if not isinstance(content, dict):
+        raise UsageError(f"{source}: no configuration; move the folder away")
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+        return _as_config(migrate_config(content))
     except OmegaConfBaseException as error:
         line = str(error).splitlines()[0]
         raise UsageError(f"{source}: written by another version of drrepro ({line}); move the folder away") from error
-    assert isinstance(config, Config)
-    return config
 
 
 def load_config(path: Path) -> Config:

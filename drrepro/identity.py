@@ -1,8 +1,9 @@
 """What makes a run another run: its configuration beside a frozen baseline, whose hash is in the run's id.
 
-baseline.json is every key of version 1 with its default then. These keys count always, and one that a configuration no
-longer has counts with its value there. A key that came later counts only where it is not at its default: a new key
-changes no id. So the default of a later key is frozen too; to change one, freeze another version of the baseline.
+baseline.json has every key of version 1 with its default then, and which of loss. were whose. These keys count always,
+and one that a configuration no longer has counts with its value there. A key that came later counts only where it is
+not at its default: a new key changes no id. So the default of a later key is frozen too; to change one, freeze another
+version of the baseline.
 """
 
 import hashlib
@@ -12,7 +13,8 @@ from typing import Any
 
 Content = dict[str, Any]  # a configuration, or a section of one, as plain data
 
-BASELINE: Content = json.loads((Path(__file__).parent / "baseline.json").read_text())
+FROZEN: Content = json.loads((Path(__file__).parent / "baseline.json").read_text())
+BASELINE: Content = FROZEN["keys"]
 HOW = ("runtime", "launcher", "loss_only")  # how a run is carried out, or what stands elsewhere too
 INFORMATION = {"schedule": ("tuned_lr",)}
 

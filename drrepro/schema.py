@@ -13,7 +13,8 @@ from typing import Any
 from drrepro.errors import UsageError
 
 
-def _require(ok: bool, key: str, value: object, rule: str) -> None:
+def require(ok: bool, key: str, value: object, rule: str) -> None:
+    """Raise UsageError, naming the key, its value and the rule, unless ``ok``."""
     if not ok:
         raise UsageError(f"{key}={value}: {rule}")
 
@@ -42,15 +43,15 @@ class DataConfig:
     sha256: str | None = None  # of an embedded set, filled in when composed: other images, other run
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             re.fullmatch(r"[\w.-]+", self.name) is not None, "data.name", self.name, "takes letters, digits and ._-"
         )
-        _require(self.format in ("coco", "voc"), "data.format", self.format, "must be coco or voc")
+        require(self.format in ("coco", "voc"), "data.format", self.format, "must be coco or voc")
         if self.submission is not None:
             valid = self.format == "coco" and re.fullmatch(r"[a-z0-9-]+", self.submission) is not None
-            _require(valid, "data.submission", self.submission, "takes a-z, 0-9 and -, with data.format=coco")
-        _require(self.bad_images in ("fail", "drop"), "data.bad_images", self.bad_images, "must be fail or drop")
-        _require(self.paper in (None, "coco2017", "voc2007"), "data.paper", self.paper, "must be coco2017 or voc2007")
+            require(valid, "data.submission", self.submission, "takes a-z, 0-9 and -, with data.format=coco")
+        require(self.bad_images in ("fail", "drop"), "data.bad_images", self.bad_images, "must be fail or drop")
+        require(self.paper in (None, "coco2017", "voc2007"), "data.paper", self.paper, "must be coco2017 or voc2007")
 
 
 @dataclass
@@ -68,12 +69,12 @@ class InputConfig:
     group_by_aspect: bool = True  # a training batch is of portraits or of landscapes: less padding
 
     def __post_init__(self) -> None:
-        _require(self.scale >= 16, "input.scale", self.scale, "the short side needs at least 16 px")
-        _require(self.max_ratio >= 1, "input.max_ratio", self.max_ratio, "must be at least 1")
-        _require(self.size_divisor >= 1, "input.size_divisor", self.size_divisor, "must be at least 1")
-        _require(0 <= self.flip <= 1, "input.flip", self.flip, "is a probability")
-        _require(len(self.mean) == 3, "input.mean", self.mean, "needs three channels")
-        _require(
+        require(self.scale >= 16, "input.scale", self.scale, "the short side needs at least 16 px")
+        require(self.max_ratio >= 1, "input.max_ratio", self.max_ratio, "must be at least 1")
+        require(self.size_divisor >= 1, "input.size_divisor", self.size_divisor, "must be at least 1")
+        require(0 <= self.flip <= 1, "input.flip", self.flip, "is a probability")
+        require(len(self.mean) == 3, "input.mean", self.mean, "needs three channels")
+        require(
             len(self.std) == 3 and all(s > 0 for s in self.std), "input.std", self.std, "needs three positive values"
         )
 
@@ -107,25 +108,25 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         names = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
-        _require(self.backbone in names, "model.backbone", self.backbone, f"must be one of {', '.join(names)}")
-        _require(0 <= self.frozen_stages <= 5, "model.frozen_stages", self.frozen_stages, "must be from 0 to 5")
-        _require(self.norm in ("frozen", "batch"), "model.norm", self.norm, "must be frozen or batch")
+        require(self.backbone in names, "model.backbone", self.backbone, f"must be one of {', '.join(names)}")
+        require(0 <= self.frozen_stages <= 5, "model.frozen_stages", self.frozen_stages, "must be from 0 to 5")
+        require(self.norm in ("frozen", "batch"), "model.norm", self.norm, "must be frozen or batch")
         for key in ("fpn_channels", "head_convs", "head_std", "box_growth"):
-            _require(getattr(self, key) > 0, f"model.{key}", getattr(self, key), "must be positive")
+            require(getattr(self, key) > 0, f"model.{key}", getattr(self, key), "must be positive")
         for key in ("anchor_sizes", "anchor_scales", "anchor_ratios", "box_weights"):
             values = getattr(self, key)
-            _require(bool(values) and all(v > 0 for v in values), f"model.{key}", values, "needs positive values")
-        _require(0 < self.prior < 1, "model.prior", self.prior, "must lie between 0 and 1")
+            require(bool(values) and all(v > 0 for v in values), f"model.{key}", values, "needs positive values")
+        require(0 < self.prior < 1, "model.prior", self.prior, "must lie between 0 and 1")
         conventions = ("maskrcnn_benchmark", "torchvision", "rounded")
-        _require(
+        require(
             self.convention in conventions, "model.convention", self.convention, f"must be {', '.join(conventions)}"
         )
         eps_ok = self.norm_eps >= 0 if self.norm == "frozen" else self.norm_eps > 0
-        _require(eps_ok, "model.norm_eps", self.norm_eps, "must be positive, or 0 where the norm is frozen")
-        _require(
+        require(eps_ok, "model.norm_eps", self.norm_eps, "must be positive, or 0 where the norm is frozen")
+        require(
             len(self.anchor_sizes) == 5, "model.anchor_sizes", self.anchor_sizes, "needs one size a level, P3 to P7"
         )
-        _require(len(self.box_weights) == 4, "model.box_weights", self.box_weights, "needs four weights")
+        require(len(self.box_weights) == 4, "model.box_weights", self.box_weights, "needs four weights")
 
 
 @dataclass
@@ -138,38 +139,24 @@ class MatcherConfig:
 
     def __post_init__(self) -> None:
         ordered = 0 <= self.bg_iou <= self.fg_iou <= 1
-        _require(ordered, "matcher.bg_iou", self.bg_iou, f"needs 0 <= bg_iou <= fg_iou <= 1, fg_iou is {self.fg_iou}")
+        require(ordered, "matcher.bg_iou", self.bg_iou, f"needs 0 <= bg_iou <= fg_iou <= 1, fg_iou is {self.fg_iou}")
 
 
 @dataclass
 class LossConfig:
-    """Classification loss (DR [S] [R] or focal [M]) and box regression [M]."""
+    """What all losses share: the box regression [M]; each adds its own parameters, see drrepro/losses."""
 
-    name: str = "dr"  # dr | focal
-    pos_lambda: float = 1.0
-    h: float = 3.5  # lambda- = 0.1 / ln(h)
-    L: float = 6.0
-    margin: float = 0.5
-    tau: float = 4.0  # weight on the whole loss
-    # What one distribution covers: image [S], and the mean over images [I]; or batch [R]: the images of one pass of one
-    # GPU, so that accumulate and ranks change the loss.
-    scope: str = "image"
-    gamma: float = 2.0
-    alpha: float = 0.25
+    name: str = "dr"
+    _target_: str | None = None  # the class of a loss that is not drrepro's, as in module.Class
     box_beta: float = 0.11  # smooth L1
     box_normalizer: float = 4.0  # the box loss is divided by max(1, box_normalizer * positives)
 
     def __post_init__(self) -> None:
-        _require(self.name in ("dr", "focal"), "loss.name", self.name, "must be dr or focal")
-        _require(self.scope in ("image", "batch"), "loss.scope", self.scope, "must be image or batch")
-        _require(self.h <= 500, "loss.h", self.h, "must be at most 500: beyond, the weights leave float32")
-        _require(self.pos_lambda >= 0.01, "loss.pos_lambda", self.pos_lambda, "must be at least 0.01")
-        _require(self.h > 1, "loss.h", self.h, "must exceed 1, as lambda- = 0.1 / ln(h)")
-        _require(0 <= self.alpha <= 1, "loss.alpha", self.alpha, "must be from 0 to 1")
-        for key in ("L", "box_beta", "box_normalizer"):
-            _require(getattr(self, key) > 0, f"loss.{key}", getattr(self, key), "must be positive")
-        for key in ("tau", "gamma"):
-            _require(getattr(self, key) >= 0, f"loss.{key}", getattr(self, key), "must not be negative")
+        require(re.fullmatch(r"[\w.]+", self.name) is not None, "loss.name", self.name, "takes letters, digits and ._")
+        for key in ("box_beta", "box_normalizer"):
+            require(getattr(self, key) > 0, f"loss.{key}", getattr(self, key), "must be positive")
+        for key, value in numbers(self, "loss."):
+            require(math.isfinite(value), key, value, "must be finite")
 
 
 @dataclass
@@ -198,20 +185,20 @@ class ScheduleConfig:
     precision: str = "fp32"  # of the forward pass in training: fp32 | bf16 | fp16 (autocast; fp16 scales the loss)
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 0, "schedule.steps", self.steps, "must not be negative")
+        require(self.steps >= 0, "schedule.steps", self.steps, "must not be negative")
         for key in ("images_per_step", "accumulate"):
-            _require(getattr(self, key) >= 1, f"schedule.{key}", getattr(self, key), "must be at least 1")
+            require(getattr(self, key) >= 1, f"schedule.{key}", getattr(self, key), "must be at least 1")
         recipe_ok = self.recipe_images is None or self.recipe_images >= 1
-        _require(recipe_ok, "schedule.recipe_images", self.recipe_images, "must be at least 1, or null for no scaling")
-        _require(self.optimizer in ("sgd", "adamw"), "schedule.optimizer", self.optimizer, "must be sgd or adamw")
-        _require(self.lr > 0, "schedule.lr", self.lr, "must be positive")
+        require(recipe_ok, "schedule.recipe_images", self.recipe_images, "must be at least 1, or null for no scaling")
+        require(self.optimizer in ("sgd", "adamw"), "schedule.optimizer", self.optimizer, "must be sgd or adamw")
+        require(self.lr > 0, "schedule.lr", self.lr, "must be positive")
         for key in ("warmup_steps", "momentum", "weight_decay", "bias_lr_factor", "bias_weight_decay"):
-            _require(getattr(self, key) >= 0, f"schedule.{key}", getattr(self, key), "must not be negative")
-        _require(self.decay in ("step", "cosine"), "schedule.decay", self.decay, "must be step or cosine")
+            require(getattr(self, key) >= 0, f"schedule.{key}", getattr(self, key), "must not be negative")
+        require(self.decay in ("step", "cosine"), "schedule.decay", self.decay, "must be step or cosine")
         precision_ok = self.precision in ("fp32", "bf16", "fp16")
-        _require(precision_ok, "schedule.precision", self.precision, "must be fp32, bf16 or fp16")
+        require(precision_ok, "schedule.precision", self.precision, "must be fp32, bf16 or fp16")
         clip_ok = self.clip_norm is None or self.clip_norm > 0
-        _require(clip_ok, "schedule.clip_norm", self.clip_norm, "must be positive, or null for no clipping")
+        require(clip_ok, "schedule.clip_norm", self.clip_norm, "must be positive, or null for no clipping")
 
 
 @dataclass
@@ -228,15 +215,15 @@ class EvaluationConfig:
     images_per_batch: int = 8
 
     def __post_init__(self) -> None:
-        _require(self.split in ("test", "tune"), "evaluation.split", self.split, "must be test or tune")
+        require(self.split in ("test", "tune"), "evaluation.split", self.split, "must be test or tune")
         for key in ("score_threshold", "nms_iou"):
-            _require(0 <= getattr(self, key) <= 1, f"evaluation.{key}", getattr(self, key), "must be from 0 to 1")
+            require(0 <= getattr(self, key) <= 1, f"evaluation.{key}", getattr(self, key), "must be from 0 to 1")
         for iou in self.nms_ious:
-            _require(0 <= iou <= 1, "evaluation.nms_ious", self.nms_ious, "needs values from 0 to 1")
+            require(0 <= iou <= 1, "evaluation.nms_ious", self.nms_ious, "needs values from 0 to 1")
         thresholds_ok = bool(self.score_thresholds) and all(0 <= t < 1 for t in self.score_thresholds)
-        _require(thresholds_ok, "evaluation.score_thresholds", self.score_thresholds, "needs values from 0 to below 1")
+        require(thresholds_ok, "evaluation.score_thresholds", self.score_thresholds, "needs values from 0 to below 1")
         for key in ("candidates_per_level", "detections_per_image", "images_per_batch"):
-            _require(getattr(self, key) >= 1, f"evaluation.{key}", getattr(self, key), "must be at least 1")
+            require(getattr(self, key) >= 1, f"evaluation.{key}", getattr(self, key), "must be at least 1")
 
 
 @dataclass
@@ -251,8 +238,8 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         for key in ("log_every", "checkpoint_every"):
-            _require(getattr(self, key) >= 1, f"runtime.{key}", getattr(self, key), "must be at least 1")
-        _require(self.workers >= 0, "runtime.workers", self.workers, "must not be negative")
+            require(getattr(self, key) >= 1, f"runtime.{key}", getattr(self, key), "must be at least 1")
+        require(self.workers >= 0, "runtime.workers", self.workers, "must not be negative")
 
 
 @dataclass
@@ -270,12 +257,12 @@ class LauncherConfig:
     address: str | None = None  # ray: of a running cluster, or auto; none: one of this machine is started
 
     def __post_init__(self) -> None:
-        _require(self.name in ("local", "slurm", "ray"), "launcher.name", self.name, "must be local, slurm or ray")
-        _require(self.ranks >= 1, "launcher.ranks", self.ranks, "must be at least 1")
-        _require(self.cpus is None or self.cpus >= 1, "launcher.cpus", self.cpus, "must be at least 1")
-        _require(self.gpus >= 0, "launcher.gpus", self.gpus, "must not be negative")
-        _require(self.minutes >= 1, "launcher.minutes", self.minutes, "must be at least 1")
-        _require(self.cluster in ("slurm", "local"), "launcher.cluster", self.cluster, "must be slurm or local")
+        require(self.name in ("local", "slurm", "ray"), "launcher.name", self.name, "must be local, slurm or ray")
+        require(self.ranks >= 1, "launcher.ranks", self.ranks, "must be at least 1")
+        require(self.cpus is None or self.cpus >= 1, "launcher.cpus", self.cpus, "must be at least 1")
+        require(self.gpus >= 0, "launcher.gpus", self.gpus, "must not be negative")
+        require(self.minutes >= 1, "launcher.minutes", self.minutes, "must be at least 1")
+        require(self.cluster in ("slurm", "local"), "launcher.cluster", self.cluster, "must be slurm or local")
 
 
 @dataclass
@@ -290,21 +277,21 @@ class Config:
     input: InputConfig = field(default_factory=InputConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     matcher: MatcherConfig = field(default_factory=MatcherConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: Any = field(default_factory=LossConfig)  # of the class that the loss takes its parameters in
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "seed", self.seed, "must not be negative")
+        require(self.seed >= 0, "seed", self.seed, "must not be negative")
         known = re.fullmatch(r"run:[\w.-]+|(?!run:).+", self.weights) is not None
-        _require(known, "weights", self.weights, "must be none, imagenet, the path of a file, or run:ID")
+        require(known, "weights", self.weights, "must be none, imagenet, the path of a file, or run:ID")
         limit = self.evaluation.detections_per_image
         counted = self.data.submission is None or limit <= 100
-        _require(counted, "evaluation.detections_per_image", limit, "the evaluation server takes at most 100")
+        require(counted, "evaluation.detections_per_image", limit, "the evaluation server takes at most 100")
         for key, value in numbers(self):
-            _require(math.isfinite(value), key, value, "must be finite")
+            require(math.isfinite(value), key, value, "must be finite")
 
 
 def numbers(section: Any, prefix: str = "") -> Iterator[tuple[str, float]]:

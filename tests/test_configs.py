@@ -8,9 +8,10 @@ import yaml
 
 from drrepro.config import compose, config_folder, expand, for_evaluation, from_dict, run_id, scaling_note, to_dict
 from drrepro.errors import UsageError
+from drrepro.losses import DRLoss, FocalLoss
+from drrepro.losses.named import build_loss
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
-from drrepro.training.losses import build_loss
 from drrepro.training.schedule import build_optimizer
 
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().glob("*/*.yaml"))
@@ -30,19 +31,9 @@ def test_every_option_composes_builds_and_explains_itself(path):
 
 def test_defaults_are_the_papers_protocol():
     config = Config()
-    assert (config.loss.pos_lambda, config.loss.h, config.loss.L, config.loss.margin, config.loss.tau) == (
-        1,
-        3.5,
-        6,
-        0.5,
-        4,
-    )
-    assert (config.loss.gamma, config.loss.alpha, config.loss.box_beta, config.loss.box_normalizer) == (
-        2,
-        0.25,
-        0.11,
-        4,
-    )
+    dr, focal = DRLoss.Parameters(), FocalLoss.Parameters()
+    assert (dr.pos_lambda, dr.h, dr.L, dr.margin, dr.tau) == (1, 3.5, 6, 0.5, 4)
+    assert (focal.gamma, focal.alpha, focal.box_beta, focal.box_normalizer) == (2, 0.25, 0.11, 4)
     assert (config.schedule.steps, config.schedule.milestones, config.schedule.lr) == (90_000, [60_000, 80_000], 0.01)
     assert (config.evaluation.candidates_per_level, config.evaluation.detections_per_image) == (1000, 100)
     assert config.input.mean == [102.9801, 115.9465, 122.7717]

@@ -15,10 +15,10 @@ from drrepro.data.loader import Batch
 from drrepro.distributed import own_share, process_group
 from drrepro.errors import UsageError
 from drrepro.experiments.run import run
+from drrepro.losses.named import build_loss
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import silent
 from drrepro.training.loop import _prepare, add_gradients
-from drrepro.training.losses import build_loss
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from drrepro.cli import app
 from drrepro.config import compose, expand
+from drrepro.experiments.plan import grid
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,6 +28,9 @@ def test_commands_and_their_overrides_exist(command):
             break
         path.pop()
     assert path, f"{command}: no such command"
+    if path == ["sweep", "grid"]:  # which leaves the parameters of one loss away from the others
+        grid(overrides)
+        return
     for point in expand(overrides):
         compose([o for o in point if not o.endswith("...")])
 

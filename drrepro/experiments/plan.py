@@ -108,9 +108,12 @@ def _plan(kind: str, overrides: list[str], config_dir: Path | None, setting: Any
             raise UsageError(f"{key}: a table takes one value of it; `drrepro sweep grid` takes several")
     configs: list[Config] = []
     cells: list[Cell] = []
+    losses = {o for point in points for o in point if o.startswith("loss=")}
+    parameters = {loss: {f"loss.{key}" for key in vars(compose([loss], config_dir).loss)} for loss in sorted(losses)}
     for point in points:
-        config = compose(point, config_dir)
-        axes = dict(point[i].split("=", 1) for i in varied)
+        own = _for_its_loss(point, parameters)
+        config = compose(own, config_dir)
+        axes = dict(point[i].split("=", 1) for i in varied if point[i] in own)
         cell = Cell(run_id(config), config.loss.name, setting(config), config.input.scale, config.seed, axes)
         if cell.run_id not in {c.run_id for c in cells}:
             configs.append(config)
@@ -119,6 +122,13 @@ def _plan(kind: str, overrides: list[str], config_dir: Path | None, setting: Any
     if len(names) > 1:
         raise UsageError(f"{' '.join(overrides)}: one sweep takes one data set, not {', '.join(sorted(names))}")
     return Plan(kind, kind, configs[0].data.name, configs[0].data.paper, cells), configs
+
+
+def _for_its_loss(point: list[str], parameters: dict[str, set[str]]) -> list[str]:
+    """Return the overrides of a run without those of parameters that only other losses of the sweep have."""
+    own = next((parameters[override] for override in reversed(point) if override in parameters), set())
+    others = set().union(*parameters.values()) - own
+    return [override for override in point if override.split("=")[0] not in others]
 
 
 def save_plan(plan: Plan, runs: Path) -> None:

@@ -17,10 +17,10 @@ from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.loader import Item, collate
 from drrepro.data.transforms import load_image
 from drrepro.evaluation.detect import detect
+from drrepro.losses.named import build_loss
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
 from drrepro.training.loop import add_gradients
-from drrepro.training.losses import build_loss
 from drrepro.training.schedule import build_optimizer
 
 REPEATS, ENOUGH_SECONDS = 5, 10.0  # of what is timed, whichever is first, but two at least

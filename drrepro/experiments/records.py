@@ -14,9 +14,9 @@ from drrepro.errors import UsageError
 from drrepro.evaluation.coco import Matches, Results
 from drrepro.evaluation.densities import BINS
 from drrepro.files import atomic_write, read_json, write_json
+from drrepro.migrations import SCHEMA, migrate
 from drrepro.shape import EACH, misfit
 
-SCHEMA = 1
 NAME = "record.json"
 MATCHES = "matches.npz"
 DETECTIONS = "detections.json.gz"
@@ -72,14 +72,14 @@ def load_record(path: Path) -> Record | None:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not readable ({error}); move {path.parent} away to run it again") from None
     version = record.get("schema") if isinstance(record, dict) else None
-    if version != SCHEMA:
+    if type(version) is not int or not 1 <= version <= SCHEMA:
         raise UsageError(
-            f"{path}: written by another version of drrepro (schema {version}, this one reads {SCHEMA}); "
+            f"{path}: written by another version of drrepro (schema {version}, this one reads 1 to {SCHEMA}); "
             f"move {path.parent} away"
         )
     if wrong := misfit(record, SHAPE):
         raise UsageError(f"{path}: damaged ({wrong}); move {path.parent} away to run it again")
-    return record  # type: ignore[no-any-return]
+    return migrate(record)
 
 
 def require_record(directory: Path) -> Record:

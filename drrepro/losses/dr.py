@@ -6,20 +6,41 @@ form in the scores: the forward leaves them in the buffer that the backward, one
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from drrepro.losses.contract import ClassificationLoss
 from drrepro.losses.stream import check, compute_dtype, pair_masks, pieces, put, sigmoid_
+from drrepro.schema import LossConfig, require
 
 MAX_H = 500.0  # lambda- = 0.1 / ln(h), so exp(1 / lambda-) = h^10: float32 must hold the sum of as many as there are
 MIN_POS_LAMBDA = 0.01
 
 
-class DRLoss(nn.Module):
+@dataclass
+class DRParameters(LossConfig):
+    """Those of Sec. 1, with the values of the authors' release [R]."""
+
+    pos_lambda: float = 1.0
+    h: float = 3.5  # lambda- = 0.1 / ln(h)
+    L: float = 6.0
+    margin: float = 0.5
+    tau: float = 4.0  # weight on the whole loss
+    # What one distribution covers: image [S], and the mean over images [I]; or batch [R]: the images of one pass of one
+    # GPU, so that accumulate and ranks change the loss.
+    scope: str = "image"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.scope != "global", "loss.scope", self.scope, "must be image or batch")  # the loop has no group
+
+
+class DRLoss(ClassificationLoss):
     """tau * mean_i l(P-_i - P+_i + margin), with l(z) = log(1 + exp(L z)) / L.
 
     P+ and P- are the expected scores of the positives and the negatives under distributions that lean towards
@@ -31,14 +52,16 @@ class DRLoss(nn.Module):
     the gradient is that of the loss of the concatenated batch with respect to this rank's logits.
     """
 
+    Parameters = DRParameters
+
     def __init__(
         self,
-        pos_lambda: float = 1.0,
-        h: float = 3.5,
-        L: float = 6.0,
-        margin: float = 0.5,
-        tau: float = 4.0,
-        scope: str = "image",
+        pos_lambda: float = DRParameters.pos_lambda,
+        h: float = DRParameters.h,
+        L: float = DRParameters.L,
+        margin: float = DRParameters.margin,
+        tau: float = DRParameters.tau,
+        scope: str = DRParameters.scope,
         group: Any = None,
     ) -> None:
         """Raise ValueError, naming the parameter, for one out of range."""
@@ -49,6 +72,8 @@ class DRLoss(nn.Module):
             raise ValueError(f"pos_lambda must be at least {MIN_POS_LAMBDA}, got {pos_lambda}")
         if not L > 0:
             raise ValueError(f"L must be positive, got {L}")
+        if not tau >= 0:
+            raise ValueError(f"tau must not be negative, got {tau}")
         if scope not in ("image", "batch", "global"):
             raise ValueError(f"scope must be image, batch or global, got {scope!r}")
         self.pos_lambda, self.neg_lambda = pos_lambda, 0.1 / math.log(h)

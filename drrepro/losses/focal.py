@@ -4,20 +4,33 @@ Lin et al., *Focal Loss for Dense Object Detection* (ICCV 2017), the paper's bas
 way, as for the DR loss.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from drrepro.losses.contract import ClassificationLoss
 from drrepro.losses.stream import check, compute_dtype, pair_masks, pieces, put, sigmoid_
+from drrepro.schema import LossConfig
 
 
-class FocalLoss(nn.Module):
+@dataclass
+class FocalParameters(LossConfig):
+    """Those of the paper, as in [M]."""
+
+    gamma: float = 2.0
+    alpha: float = 0.25
+
+
+class FocalLoss(ClassificationLoss):
     """sum of -alpha_t (1 - p_t)^gamma log(p_t) over (anchor, class), divided by positives + images [M]."""
 
-    def __init__(self, gamma: float = 2.0, alpha: float = 0.25) -> None:
+    Parameters = FocalParameters
+
+    def __init__(self, gamma: float = FocalParameters.gamma, alpha: float = FocalParameters.alpha) -> None:
         """Raise ValueError for a negative gamma or an alpha outside [0, 1]."""
         super().__init__()
         if not gamma >= 0:
@@ -38,6 +51,10 @@ class FocalLoss(nn.Module):
         if normalizer is None:
             normalizer = (labels > 0).sum() + len(labels)
         return _Focal.apply(logits, labels, normalizer, self)  # type: ignore[no-any-return]
+
+    def share(self, logits: Tensor, labels: Tensor, positives: Tensor, parts: int, **beside: Tensor) -> Tensor:
+        """Return a part's share: divided by the positives and images of all parts."""
+        return self(logits, labels, positives + parts * len(labels))  # type: ignore[no-any-return]
 
 
 class _Focal(torch.autograd.Function):

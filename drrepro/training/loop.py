@@ -16,14 +16,15 @@ from drrepro.distributed import all_parts, first_buffers, on_any_rank, rank, sum
 from drrepro.errors import RunError, UsageError
 from drrepro.files import write_text
 from drrepro.interrupt import deferred
-from drrepro.losses import DRLoss, FocalLoss
+from drrepro.losses import ClassificationLoss
+from drrepro.losses.named import build_loss
 from drrepro.models.anchors import match
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import Report
 from drrepro.schema import Config
+from drrepro.training.box_loss import box_loss
 from drrepro.training.checkpoint import resume, save_checkpoint
 from drrepro.training.diagnose import first_not_finite
-from drrepro.training.losses import box_loss, build_loss, classification_loss
 from drrepro.training.schedule import build_optimizer, learning_rate, set_learning_rate
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the forward pass
@@ -96,7 +97,7 @@ def _prepare(model: RetinaNet, config: Config, device: torch.device) -> nn.Modul
 def add_gradients(
     detector: nn.Module,
     model: RetinaNet,
-    classification: DRLoss | FocalLoss,
+    classification: ClassificationLoss,
     scaler: torch.amp.GradScaler,
     parts: list[Batch],
     config: Config,
@@ -118,7 +119,7 @@ def add_gradients(
                 logits, deltas = detector(batch.images)
             share = torch.stack(
                 [
-                    classification_loss(classification, logits, labels, positives, len(parts) * world()),
+                    classification.share(logits, labels, positives, len(parts) * world()),
                     box_loss(deltas, anchors, labels, boxes, config.loss, config.model.box_weights, positives),
                 ]
             )

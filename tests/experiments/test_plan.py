@@ -31,9 +31,18 @@ def test_datasets_are_letters_unless_said_otherwise_and_keep_the_loss_parameters
 def test_seeds_multiply_and_a_grid_takes_any_axis():
     assert len(plan.thresholds(["seed=0,1,2"])[0].cells) == 6
     grid, configs = plan.grid(["loss=dr,focal", "loss.h=2.5,3.5", "seed=0,1", "schedule.steps=7"])
-    assert len(configs) == 8
+    assert len(configs) == 6
     assert grid.cells[0].axes == {"loss": "dr", "loss.h": "2.5", "seed": "0"}
-    assert {c.loss.h for c in configs} == {2.5, 3.5}
+    assert grid.cells[-1].axes == {"loss": "focal", "seed": "1"}  # which has no h
+    assert {c.loss.h for c in configs if c.loss.name == "dr"} == {2.5, 3.5}
+
+
+def test_a_parameter_of_one_loss_leaves_the_other_alone():
+    _, configs = plan.thresholds(["loss.tau=2"])
+    assert [(c.loss.name, getattr(c.loss, "tau", None)) for c in configs] == [("focal", None), ("dr", 2)]
+    assert run_id(configs[0]) == run_id(compose(["loss=focal"]))
+    with pytest.raises(UsageError, match=r"loss\.hh: no such key"):
+        plan.thresholds(["loss.hh=2"])
 
 
 def test_one_sweep_takes_one_data_set():

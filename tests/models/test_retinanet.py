@@ -17,8 +17,8 @@ from drrepro.models.anchors import match
 from drrepro.models.checkpoints import from_torchvision, load_weights
 from drrepro.models.postprocess import select_candidates, suppress
 from drrepro.models.retinanet import RetinaNet
-from drrepro.schema import Config, InputConfig, LossConfig, MatcherConfig, ModelConfig
-from drrepro.training.losses import box_loss
+from drrepro.schema import Config, InputConfig, MatcherConfig, ModelConfig
+from drrepro.training.box_loss import box_loss
 
 CLASSES = 5
 CONFIG = Config(
@@ -32,7 +32,7 @@ CONFIG = Config(
     ),
     input=InputConfig(bgr=False, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
     matcher=MatcherConfig(fg_iou=0.5, bg_iou=0.4),
-    loss=LossConfig(name="focal", box_beta=1.0, box_normalizer=1.0),
+    loss=FocalLoss.Parameters(name="focal", box_beta=1.0, box_normalizer=1.0),
 )
 SIZES = [(150, 190), (150, 175)]  # padded to 160 x 192; P6 and P7 reach beyond
 
