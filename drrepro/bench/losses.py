@@ -1,4 +1,4 @@
-"""DR and focal loss against the naive formulation and torchvision's: time and memory, in one process run."""
+"""DR and focal loss against the plain formulas and torchvision's: time and memory, in one process run."""
 
 import statistics
 import time
@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from drrepro.losses import DRLoss, FocalLoss
+from drrepro.losses import DRLoss, FocalLoss, reference
 
 matplotlib.use("Agg")
 
 SIZES = ((4_000, 10), (20_000, 20), (50_000, 80), (100_000, 80), (200_000, 80))  # anchors, classes
 POSITIVES, IGNORED = 200, 500
 Loss = Callable[[Tensor, Tensor], Tensor]
-DR = DRLoss()
 
 
 @dataclass(frozen=True)
@@ -35,33 +34,6 @@ class Timing:
     backward_ms: float
     total_ms: float
     extra_memory: float
-
-
-def naive_dr(logits: Tensor, labels: Tensor) -> Tensor:
-    """DR loss as Sec. 1 writes it down: one-hot target, every positive and negative gathered by a mask, autograd."""
-    losses: list[Tensor] = []
-    for x, y in zip(logits.unbind(), labels.unbind(), strict=True):
-        target = functional.one_hot(y.clamp(min=0), x.shape[1] + 1)[:, 1:]
-        p, counts = x.sigmoid(), (y >= 0)[:, None]
-        p_pos, p_neg = p[(target == 1) & counts], p[(target == 0) & counts]
-        w_pos, w_neg = torch.exp(-p_pos / DR.pos_lambda), torch.exp(p_neg / DR.neg_lambda)
-        q_pos, q_neg = w_pos / w_pos.sum(), w_neg / w_neg.sum()
-        z = (q_neg * p_neg).sum() - (q_pos * p_pos).sum() + DR.margin
-        losses.append(DR.tau * torch.log(1 + torch.exp(DR.L * z)) / DR.L)
-    return torch.stack(losses).mean()
-
-
-def softmax_dr(logits: Tensor, labels: Tensor) -> Tensor:
-    """The same with what a library offers: logits gathered by comparison masks, then softmax."""
-    losses: list[Tensor] = []
-    for x, y in zip(logits.unbind(), labels.unbind(), strict=True):
-        own = y[:, None] == torch.arange(1, x.shape[1] + 1, device=x.device)
-        p_pos, p_neg = x[own].sigmoid(), x[~own & (y >= 0)[:, None]].sigmoid()
-        q_pos = functional.softmax(-p_pos / DR.pos_lambda, dim=0)
-        q_neg = functional.softmax(p_neg / DR.neg_lambda, dim=0)
-        z = (q_neg * p_neg).sum() - (q_pos * p_pos).sum() + DR.margin
-        losses.append(DR.tau * functional.softplus(DR.L * z) / DR.L)
-    return torch.stack(losses).mean()
 
 
 def torchvision_focal(logits: Tensor, labels: Tensor) -> Tensor:
@@ -89,21 +61,9 @@ class _Copy(torch.autograd.Function):
         return torch.empty_like(logits).copy_(logits)
 
 
-def compiled_dr(logits: Tensor, labels: Tensor) -> Tensor:
-    """The formulas without gathers, which torch.compile can fuse."""
-    negative = (labels >= 0)[..., None] & (labels[..., None] != torch.arange(1, logits.shape[2] + 1))
-    positive = (labels > 0)[..., None] & ~negative
-    p = logits.sigmoid()
-    w_neg = torch.where(negative, ((p - 1) / DR.neg_lambda).exp(), 0.0)
-    w_pos = torch.where(positive, (-p).exp(), 0.0)
-    P_neg, P_pos = ((w * p).sum((1, 2)) / w.sum((1, 2)) for w in (w_neg, w_pos))
-    return (DR.tau * functional.softplus(DR.L * (P_neg - P_pos + DR.margin)) / DR.L).mean()
-
-
 PEERS: dict[str, Loss] = {
-    "DRLoss": DR,
-    "naive DR": naive_dr,
-    "softmax DR": softmax_dr,
+    "DRLoss": DRLoss(),
+    "naive DR": reference.dr_loss,
     "FocalLoss": FocalLoss(),
     "torchvision focal": torchvision_focal,
     "plain copy": plain_copy,
@@ -114,7 +74,7 @@ def bench(
     sizes: list[tuple[int, int]], threads: list[int], repeats: int, compiled: bool, progress: Callable[[int, int], None]
 ) -> pd.DataFrame:
     """Return a row a loss, size and number of threads; ``ratio`` is to DRLoss or FocalLoss where that is the peer."""
-    peers = {**PEERS, "compiled DR": torch.compile(compiled_dr)} if compiled else PEERS
+    peers = {**PEERS, "compiled DR": torch.compile(reference.dr_loss)} if compiled else PEERS
     rows, before = [], torch.get_num_threads()
     try:
         for count in threads:

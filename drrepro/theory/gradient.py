@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional
+
+from drrepro.losses.reference import ranking_loss
 
 matplotlib.use("Agg")
 
@@ -32,9 +33,8 @@ class Deviation:
 
 def loss(positives: Tensor, negatives: Tensor, h: float, pos_lambda: float, L: float) -> Tensor:
     """Return l(P- - P+ + margin) of scores (n+,) and (n-,), as Sec. 1 defines it."""
-    P_neg = ((negatives * math.log(h) / 0.1).softmax(0) * negatives).sum()
-    P_pos = ((-positives / pos_lambda).softmax(0) * positives).sum()
-    return functional.softplus(L * (P_neg - P_pos + MARGIN)) / L
+    positive = torch.arange(len(positives) + len(negatives)) < len(positives)
+    return ranking_loss(torch.cat([positives, negatives]), positive, ~positive, pos_lambda, h, L, MARGIN)
 
 
 def closed_form(positives: Tensor, negatives: Tensor, h: float, pos_lambda: float, L: float) -> tuple[Tensor, Tensor]:

@@ -4,14 +4,12 @@ The scorer is linear: the logits (A, K) of an image are its anchors' features (A
 computed at a time, in float64.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-POS_LAMBDA, NEG_LAMBDA, L, MARGIN = 1.0, 0.1 / math.log(3.5), 6.0, 0.5  # [R]; tau is 1, as in the formulas of Sec. 1
+from drrepro.losses.reference import ranking_loss
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,7 @@ def losses(theta: Tensor, problem: Problem) -> Tensor:
     theta = theta[:, None] if theta.ndim == 3 else theta
     p = (problem.features @ theta).sigmoid().flatten(2)
     positive = (problem.labels[..., None] == torch.arange(1, problem.classes + 1)).flatten(1)
-
-    def expected(exponent: Tensor, own: Tensor) -> Tensor:
-        return (exponent.masked_fill(~own, -math.inf).softmax(2) * p).sum(2)
-
-    P_neg, P_pos = expected(p / NEG_LAMBDA, ~positive), expected(-p / POS_LAMBDA, positive)
-    return functional.softplus(L * (P_neg - P_pos + MARGIN)) / L
+    return ranking_loss(p, positive, ~positive)
 
 
 def gradients(theta: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from drrepro.losses import DRLoss, FocalLoss, stream
-from tests.losses import reference
+from drrepro.losses import DRLoss, FocalLoss, reference, stream
 
 LOSSES = [
     (DRLoss(), reference.dr_loss),

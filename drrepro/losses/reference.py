@@ -1,0 +1,57 @@
+"""The papers' formulas in plain lines and autograd: what tests, benchmarks and the theory hold the fast losses to."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def ranking_loss(
+    p: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    pos_lambda: float = 1.0,
+    h: float = 3.5,
+    L: float = 6.0,
+    margin: float = 0.5,
+) -> Tensor:
+    """Return l(P- - P+ + margin), (...), of scores p (..., N) and masks of positives and negatives (..., N): Sec. 1.
+
+    Without positives P+ is 1, without negatives P- is 0 [R]; without either the loss is 0.
+    """
+    any_pos, any_neg = positive.any(-1), negative.any(-1)
+    w_pos, w_neg = (-p / pos_lambda).exp() * positive, (p * math.log(h) / 0.1).exp() * negative  # q, not normalised
+    P_pos = torch.where(any_pos, (w_pos * p).sum(-1) / (w_pos.sum(-1) + ~any_pos), 1.0)
+    P_neg = (w_neg * p).sum(-1) / (w_neg.sum(-1) + ~any_neg)
+    value = (1 + (L * (P_neg - P_pos + margin)).exp()).log() / L
+    return torch.where(any_pos | any_neg, value, 0.0)
+
+
+def dr_loss(
+    logits: Tensor,
+    labels: Tensor,
+    pos_lambda: float = 1.0,
+    h: float = 3.5,
+    L: float = 6.0,
+    margin: float = 0.5,
+    tau: float = 4.0,
+    scope: str = "image",
+) -> Tensor:
+    """Return what `drrepro.losses.DRLoss` does."""
+    dims = 0 if scope == "batch" else 1
+    p, positive, negative = (x.flatten(dims) for x in (logits.sigmoid(), *_masks(logits, labels)))
+    return tau * ranking_loss(p, positive, negative, pos_lambda, h, L, margin).mean()
+
+
+def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
+    """Return what `drrepro.losses.FocalLoss` does: eq. 5 of Lin et al., over positives + images [M]."""
+    p, (positive, negative) = logits.sigmoid(), _masks(logits, labels)
+    terms_pos = -alpha * (1 - p[positive]) ** gamma * p[positive].log()
+    terms_neg = -(1 - alpha) * p[negative] ** gamma * (1 - p[negative]).log()
+    return (terms_pos.sum() + terms_neg.sum()) / ((labels > 0).sum() + len(labels))
+
+
+def _masks(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B, A, K) masks of the pairs that are positive, and negative."""
+    own = labels[..., None] == torch.arange(1, logits.shape[2] + 1, device=labels.device)
+    return own, ~own & (labels >= 0)[..., None]
