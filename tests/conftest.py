@@ -16,6 +16,7 @@ TINY = [
     "runtime.log_every=1",
     "runtime.checkpoint_every=2",
     "input.scale=64",
+    "launcher.cpus=1",  # tests run beside each other: threads that share a core wait for each other
 ]
 
 DIVERGING = [*TINY, "schedule.steps=40", "schedule.lr=1e30", "schedule.clip_norm=null", "schedule.warmup_steps=0"]
