@@ -44,7 +44,7 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-reproduce: $(VENV)/.installed ## Tables 1-3, claims, figures and report.html: about 12 minutes of two cores on the embedded data; DATA=coco on GPUs
+reproduce: $(VENV)/.installed ## Tables 1-3, claims, figures and report.html: about 14 minutes of two cores on the embedded data; DATA=coco on GPUs
 	@start=$$(date +%s); failed=0; \
 	$(if $(filter coco2017,$(SETS)),$(foreach set,$(SETS),$(call HAVE,$(set))),$(BIN)/drrepro data make $(if $(LIMIT),--limit $(LIMIT)) || exit;) \
 	$(BIN)/drrepro sweep all data=$(firstword $(SETS)) seed=$(SEEDS) $(ARGS) --jobs $(JOBS) --no-tables || failed=$$?; \

@@ -45,10 +45,10 @@ def sweep(
     """Run each configuration that has no record yet, at most ``jobs`` at a time where the launcher does not queue.
 
     What failed before is run again only with ``retry_failed``; ``fail_fast`` stops everything at the first failure.
-    What another process is at is left to it. ``watch`` gets the run's id as its stage, and while it runs
-    its id and its own stage, as in "ID train". The largest runs start first, so
-    that the last ones to end are short. Raises UsageError before any run when the data cannot be read. Interrupted, it
-    stops its jobs, which leave checkpoints.
+    What another process is at is left to it. ``watch`` gets the run's id as its stage, and while it runs its id and its
+    own stage, as in "ID train". The largest runs start first, so that the last ones to end are short. Raises UsageError
+    before any run when the data cannot be read or an image is bad. Interrupted, it stops its jobs, which leave
+    checkpoints.
     """
     outcomes, waiting = [], []
     for config in configs:
