@@ -25,7 +25,7 @@ endif
 SETS := $(if $(filter coco coco2017,$(DATA)),coco2017 voc2007,digits letters)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce smoke tune test test-full lint format bench clean
+.PHONY: help reproduce smoke tune test test-full lint format docs bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -79,6 +79,9 @@ lint: $(VENV)/.dev ## lint and types alone
 format: $(VENV)/.dev ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## the pages of docs/ as a site, in build/site
+	$(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
 
 bench: $(VENV)/.installed ## what the README quotes: needs the runs of `make reproduce`
 	$(BIN)/drrepro bench evaluation

@@ -27,6 +27,11 @@ def config_folder() -> Path:
     raise UsageError(f"{package / 'conf'}: the configuration is missing; install drrepro again")
 
 
+def options(group: str) -> list[str]:
+    """Return the options of a group, such as data."""
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
 def data_folder() -> Path:
     """Return $DRREPRO_DATA, by default ./data."""
     return Path(os.environ.get("DRREPRO_DATA", "data"))
@@ -68,12 +73,8 @@ def _compose(overrides: list[str], config_dir: Path | None) -> Config:
     schema = OmegaConf.structured(Config)
     schema.loss = dataclasses.asdict(LossConfig())  # open: each loss has keys of its own
     ConfigStore.instance().store(name="schema", node=schema)
-    search = []
-    if config_dir is not None:
-        if not config_dir.is_dir():
-            raise UsageError(f"--config-dir {config_dir}: not a folder")
-        search = [f"hydra.searchpath=[{json.dumps(f'file://{config_dir.resolve()}')}]"]
-        _make_importable(config_dir.resolve())
+    make_importable(config_dir)
+    search = [f"hydra.searchpath=[{json.dumps(f'file://{folder.resolve()}')}]" for folder in [config_dir] if folder]
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             composed = hydra_compose("config", [*overrides, *search])
@@ -82,8 +83,16 @@ def _compose(overrides: list[str], config_dir: Path | None) -> Config:
         raise UsageError(_explain(error, overrides)) from error
 
 
-def _make_importable(folder: Path) -> None:
-    """Let ``loss._target_`` find modules in ``folder``, here and in the processes of runs."""
+def make_importable(config_dir: Path | None) -> None:
+    """Let names such as ``loss._target_`` find modules in ``config_dir``, here and in the processes of runs.
+
+    Raises UsageError for what is no folder.
+    """
+    if config_dir is None:
+        return
+    if not config_dir.is_dir():
+        raise UsageError(f"--config-dir {config_dir}: not a folder")
+    folder = config_dir.resolve()
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(folder))))
@@ -93,6 +102,7 @@ def _as_config(content: Any) -> Config:
     """Return plain data as a validated Config, the loss in the class that it takes its parameters in."""
     from omegaconf import OmegaConf
 
+    from drrepro.evaluation.evaluators import evaluator_of
     from drrepro.losses.named import build_loss, loss_class
 
     own = content.get("loss", {})
@@ -110,6 +120,7 @@ def _as_config(content: Any) -> Config:
     assert isinstance(config, Config)
     assert isinstance(loss, LossConfig)
     build_loss(loss)  # which validates the parameters
+    evaluator_of(config)
     config.loss = loss
     return config
 
@@ -164,21 +175,21 @@ def _sha256(path: Path) -> str:
         raise UsageError(f"weights={path}: not readable ({error.strerror})") from None
 
 
-def for_evaluation(trained: Config, overrides: list[str]) -> Config:
+def for_evaluation(trained: Config, overrides: list[str], config_dir: Path | None = None) -> Config:
     """Return the configuration that only evaluates a trained run: its own, but for data and evaluation keys.
 
     Raises UsageError for overrides of anything that the weights have settled.
     """
     from omegaconf import OmegaConf
 
-    composed = to_dict(compose(overrides))
+    composed = to_dict(compose(overrides, config_dir))
     content = to_dict(trained)
     for override in overrides:
         key = override.lstrip("+").split("=")[0]
         if key == "data":
             content["data"] = composed["data"]
         elif key == "weights" or key.startswith(
-            ("data.", "evaluation.", "matcher.", "input.", "runtime.", "launcher.")
+            ("data.", "evaluation.", "matcher.", "input.", "runtime.", "launcher.", "tracker.")
         ):
             value = OmegaConf.select(OmegaConf.create(composed), key)
             content = OmegaConf.to_container(OmegaConf.merge(content, _nested(key, value)))  # type: ignore[assignment]

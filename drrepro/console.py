@@ -18,7 +18,8 @@ from drrepro.progress import Report, silent
 if TYPE_CHECKING:
     import pandas as pd
 
-    from drrepro.report.tables import Table
+    from drrepro.report.table import Table
+    from drrepro.runs.records import Record
 
 LABELS = {"loss": "loss {:.3f}", "lr": "lr {:.2e}", "images_per_second": "{:.0f} img/s"}
 WRAPPED = ("claim", "statistic")  # columns of sentences
@@ -88,31 +89,36 @@ def describe(numbers: dict[str, float]) -> str:
     return "  ".join(text.format(numbers[key]) for key, text in LABELS.items() if key in numbers)
 
 
-def print_metrics(record: dict[str, Any], directory: Path) -> None:
+def print_metrics(record: "Record", directory: Path) -> None:
     """Print a run's metrics at each threshold, per cent, and where they are kept; or what to upload for them."""
     if record["metrics"]:
         _print_thresholds(record)
     else:
         print("The objects of this split are secret; for its metrics upload the zip at https://cocodataset.org/#upload")
-        print(record["submission"])
+        print(record.get("submission"))
     dropped = record["data"]["dropped_boxes"]
     if dropped:
         print(f"{len(dropped)} degenerate boxes dropped, listed in record.json; the first: {dropped[0]}")
-    left_out = record["data"].get("dropped_images", {})
+    left_out = record["data"]["dropped_images"]
     if left_out:
         print(f"{len(left_out)} bad images left out, listed in record.json; the first: {next(iter(left_out.values()))}")
     print(directory)
 
 
-def _print_thresholds(record: dict[str, Any]) -> None:
+def _print_thresholds(record: "Record") -> None:
     names = [name for name in record["metrics"][0] if name not in ("nms_iou", "score_threshold")]
     table = plain_table("NMS", "threshold", *names)
     own = record["config"]["evaluation"]["score_threshold"]
     for row in record["metrics"]:
-        values = ["" if row[name] is None else f"{100 * row[name]:.1f}" for name in names]
+        values = [per_cent(row[name]) for name in names]
         style = "bold" if row["score_threshold"] == own else None
         table.add_row(f"{row['nms_iou']:g}", f"{row['score_threshold']:g}", *values, style=style)
     print_rich(table)
+
+
+def per_cent(fraction: float | None) -> str:
+    """Return a fraction in per cent as text, empty where there is none."""
+    return "" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def print_checks(checks: dict[str, Any]) -> None:
@@ -140,12 +146,12 @@ def print_checks(checks: dict[str, Any]) -> None:
 
 def print_table(table: "Table") -> None:
     """Print a numbered table, a block of lines a setting: paper, ours with its spread, difference."""
-    from drrepro.report.tables import display
+    from drrepro.report.table import display
 
-    text = display(table.frame)
-    losses, metrics = zip(*(column.rsplit(" ", 1) for column in text.columns[2:]), strict=True)
-    named = [loss if i == losses.index(loss) else "" for i, loss in enumerate(losses)]
-    heads = [f"{loss}\n{metric}" for loss, metric in zip(named, metrics, strict=True)]  # a loss above its first metric
+    text = display(table)
+    arms = [column.head for column in table.columns]
+    named = [arm if i == arms.index(arm) else "" for i, arm in enumerate(arms)]  # an arm above its first metric
+    heads = [f"{arm}\n{column.metric}" for arm, column in zip(named, table.columns, strict=True)]
     drawn = plain_table(text.columns[0], "", *heads)
     for setting, block in text.groupby(text.columns[0], sort=False):
         for i, (source, *cells) in enumerate(block.iloc[:, 1:].itertuples(index=False)):
@@ -158,7 +164,7 @@ def print_table(table: "Table") -> None:
 
 
 def print_claims(frame: "pd.DataFrame", rule: str) -> None:
-    """Print `drrepro.report.claims.claim_table`, a block of lines a claim, and the rule of the verdicts."""
+    """Print `drrepro.report.claim_text.claim_table`, a block of lines a claim, and the rule of the verdicts."""
     styles = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow", "not run": "dim"}
     drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in frame.columns:

@@ -5,9 +5,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from drrepro.errors import RunError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -38,6 +41,12 @@ def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that killed processes have left of ``path``, which no other may be writing."""
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)
+
+
+def write_png(figure: "Figure", path: Path) -> Path:
+    """Write a figure atomically and return its path."""
+    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    return path
 
 
 def read_json(path: Path) -> Any:

@@ -15,7 +15,7 @@ Content = dict[str, Any]  # a configuration, or a section of one, as plain data
 
 FROZEN: Content = json.loads((Path(__file__).parent / "baseline.json").read_text())
 BASELINE: Content = FROZEN["keys"]
-HOW = ("runtime", "launcher", "loss_only")  # how a run is carried out, or what stands elsewhere too
+HOW = ("runtime", "launcher", "tracker", "loss_only")  # how a run is carried out, or what stands elsewhere too
 INFORMATION = {"schedule": ("tuned_lr",)}
 
 

@@ -206,6 +206,7 @@ class EvaluationConfig:
     """Test time [M]; the score thresholds of Table 1 [S]."""
 
     split: str = "test"  # test | tune
+    metric: str | None = None  # coco | voc: also the development kit's AP50; none: that of the data's format
     score_threshold: float = 0.2  # the recipe's own; focal loss: 0.05 [R] [M]
     nms_iou: float = 0.5  # focal loss: 0.4 [R] [M]
     nms_ious: list[float] = field(default_factory=list)  # further NMS IoUs to evaluate from the same forward pass
@@ -266,6 +267,15 @@ class LauncherConfig:
 
 
 @dataclass
+class TrackerConfig:
+    """Which experiment tracker hears of a run; no part of its id."""
+
+    name: str = "none"  # none | tensorboard | mlflow | wandb
+    _target_: str | None = None  # its class, as in module.Class
+    options: dict[str, Any] = field(default_factory=dict)  # what the class takes
+
+
+@dataclass
 class Config:
     """One run, wholly resolved."""
 
@@ -282,6 +292,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "must not be negative")

@@ -6,7 +6,7 @@ import pytest
 
 from drrepro import console
 from drrepro.experiments import sweep
-from drrepro.experiments.states import State
+from drrepro.runs.states import RunState
 
 ID = "digits-dr-128-s0-1a2b3c4d"
 
@@ -18,7 +18,9 @@ class Terminal(io.StringIO):
 
 def show(report, monkeypatch, tmp_path, stage, done, total):
     """Report as a sweep does of a run that has come so far."""
-    monkeypatch.setattr(sweep, "state_of", lambda directory: State(ID, "running", stage=stage, done=done, total=total))
+    monkeypatch.setattr(
+        sweep, "state_of", lambda directory: RunState(ID, "running", stage=stage, done=done, total=total)
+    )
     sweep._show(tmp_path / ID, report)
 
 

@@ -18,7 +18,8 @@ from drrepro.experiments.run import run
 from drrepro.losses.named import build_loss
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import silent
-from drrepro.training.loop import _prepare, add_gradients
+from drrepro.training.loop import _prepare
+from drrepro.training.step import add_gradients
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

@@ -5,9 +5,9 @@ import pytest
 
 from drrepro.config import from_dict, run_id
 from drrepro.errors import UsageError
-from drrepro.experiments.records import load_record
 from drrepro.losses.named import LOSSES
 from drrepro.migrations import MIGRATIONS, SCHEMA, migrate
+from drrepro.runs.records import load_record
 
 RECORDS = sorted((Path(__file__).parents[1] / "results").glob("*/records/*.json"))
 

@@ -27,16 +27,17 @@ from drrepro.data.images import keep_good
 from drrepro.data.splits import read_split
 from drrepro.errors import RunError, UsageError
 from drrepro.evaluation.bootstrap import draw_counts, resampled_ap
-from drrepro.experiments import plan, states
-from drrepro.experiments.lock import _describe, owner
-from drrepro.experiments.records import load_record, read_detections, read_matches, write_matches
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import silent
 from drrepro.report.claims import build_claims
 from drrepro.report.evidence import Evidence, _read_cache, _write_cache, gather
 from drrepro.report.tables import build_tables
 from drrepro.report.written import claim_files, table_files
+from drrepro.runs import states
+from drrepro.runs.lock import _describe, owner
+from drrepro.runs.records import load_record, read_detections, read_matches, write_matches
 from drrepro.schema import DataConfig
+from drrepro.studies import plan
 from drrepro.training.checkpoint import load_checkpoint, resume, save_checkpoint
 from drrepro.training.schedule import build_optimizer
 from tests.edits import damaged, edited
@@ -136,7 +137,7 @@ def test_a_damaged_voc_annotation_or_list(xml, names, tmp_path):
 def reported(tmp_path_factory):
     """Plan and records of Table 1."""
     folder = tmp_path_factory.mktemp("reported")
-    fake(folder, plan.thresholds([]), robust)
+    fake(folder, plan.plan_study("thresholds", []), robust)
     (evidence,) = gather(plan.load_plans(folder), folder)
     return evidence
 
@@ -253,7 +254,7 @@ def test_a_plan(data, reported, tmp_path):
     path.write_text(json.dumps(data.draw(edited(json.loads(path.read_text())))))
     with refused:
         read = plan.read_plan(path)
-        assert all("/" not in cell.run_id for cell in read.cells)
+        assert all("/" not in cell.run_id for cell in read.points)
         report_all(Evidence(read, reported.records, {}))
 
 

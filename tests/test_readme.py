@@ -1,21 +1,29 @@
-"""What the README shows is what the project does."""
+"""What the README and the pages of the documentation show is what the project does."""
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from drrepro.cli import app
 from drrepro.config import compose, expand
-from drrepro.experiments.plan import grid
+from drrepro.studies.plan import grid
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = sorted(set(re.findall(r"^(?:\$ )?(drrepro [^#\n]*)", README, re.MULTILINE)))
-TARGETS = sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)))
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]}
+README = PAGES["README.md"]
+TEXT = "\n".join(
+    text for name, text in PAGES.items() if name != "extend.md"
+)  # whose commands tests/test_extend.py runs
+COMMANDS = sorted(set(re.findall(r"^(?:\$ )?(drrepro [^#\n]*)", TEXT, re.MULTILINE)))
+TARGETS = sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", TEXT, re.MULTILINE)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -46,7 +54,7 @@ def test_tables_are_those_of_results():
     written = "\n".join(path.read_text() for path in sorted((ROOT / "results").rglob("*.md")))
     rows = [
         line
-        for line in README.splitlines()
+        for line in TEXT.splitlines()
         if line.startswith("|") and re.search(r"\| (ours|paper|sd \(n\)|95%) +\|", line)
     ]
     assert rows
@@ -55,16 +63,60 @@ def test_tables_are_those_of_results():
 
 
 def test_claims_and_time_are_those_of_results():
-    assert (ROOT / "results" / "claims.md").read_text().strip() in README
+    assert (ROOT / "results" / "claims.md").read_text().strip() in PAGES["results.md"]
     seconds = int(re.search(r"(\d+) s, DATA=digits SEEDS=0,1,2", (ROOT / "results" / "reproduced.txt").read_text())[1])
-    assert f"`make reproduce SEEDS=0,1,2` took {seconds:,} s" in README
+    for page in ("README.md", "results.md"):
+        assert f"`make reproduce SEEDS=0,1,2` took {seconds:,} s" in PAGES[page].replace("\n", " ")
 
 
-def test_linked_files_exist():
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert links
+ROWS = {"threshold": "Table 1", "average": "Table 2", "dataset": "Table 3", "separation": "Figure 1"}
+
+
+def test_the_summary_has_the_verdicts_and_numbers_of_the_claims():
+    claims = json.loads((ROOT / "results" / "claims.json").read_text())["claims"]
+    for name, place in ROWS.items():
+        (row,) = [line for line in README.splitlines() if line.startswith(f"| {place}")]
+        for claim in (claim for claim in claims if claim["name"] == name):
+            assert f"**{claim['verdict']}**" in row
+            for part in claim["parts"]:
+                digits = 1 if name != "separation" else 2 if "mean" in part["statistic"] else 3
+                value, low, high = (f"{part[key]:z.{digits}f}" for key in ("value", "low", "high"))
+                assert f"{value} ({low}..{high})" in row
+                if part["paper"] is not None:
+                    assert f"{part['paper']:.1f}" in row
+
+
+def test_the_summary_has_the_range_over_the_scales():
+    claims = json.loads((ROOT / "results" / "claims.json").read_text())["claims"]
+    (scale,) = [claim for claim in claims if claim["name"] == "scale"]
+    gains = [part["value"] for part in scale["parts"]]
+    assert f"**{scale['verdict']}**: {min(gains):.1f} to {max(gains):.1f}, mean" in README
+
+
+def test_the_readme_is_read_in_a_few_minutes():
+    assert len(README.split()) <= 1500
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_exist(page):
+    folder = ROOT if page == "README.md" else ROOT / "docs" / "pages"
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]) if "://" not in link]
     for link in links:
-        assert (ROOT / link).exists(), link
+        assert (folder / link).exists(), link
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text())["nav"]
+    assert sorted(navigation) == sorted(name for name in PAGES if name != "README.md")
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+    pytest.importorskip("material", reason="mkdocs-material is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-f", str(ROOT / "docs" / "mkdocs.yml")]
+    built = subprocess.run([*command, "-d", str(tmp_path)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "results" / "claims.png").is_file()
 
 
 def test_the_times_of_the_losses_are_those_of_the_bench():
@@ -73,4 +125,4 @@ def test_the_times_of_the_losses_are_those_of_the_bench():
     assert len(shown) >= 5
     for row in shown.itertuples():
         times = f"{row.forward_ms:.1f} | {row.backward_ms:.1f} | {row.total_ms:.1f} | {row.extra_memory:.1f}"
-        assert f"| {row.loss} | {times} |" in README
+        assert f"| {row.loss} | {times} |" in PAGES["losses.md"]

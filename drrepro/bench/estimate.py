@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 
 from drrepro.config import compose
 from drrepro.data.embedded import make_embedded
-from drrepro.experiments.estimate import estimate
+from drrepro.experiments.forecast import forecast
 from drrepro.experiments.run import run
 from drrepro.files import write_json
 from drrepro.progress import silent
@@ -41,7 +41,7 @@ def bench(progress: Callable[[int, int], None]) -> pd.DataFrame:
         write_photographs(folder / "photographs")
         for done, (what, overrides) in enumerate(CONFIGS.items(), start=1):
             config = _compose(overrides, folder)
-            (cost,) = estimate([config], folder / "runs", folder, 1, lambda done, total: None).costs
+            (cost,) = forecast([config], folder / "runs", folder, 1, lambda done, total: None).costs
             start = time.perf_counter()
             run(config, folder / "runs", folder, silent)
             seconds = time.perf_counter() - start

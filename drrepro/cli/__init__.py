@@ -1,6 +1,6 @@
-"""The command line: parse, call, print. Heavy imports are inside the commands, so that --help answers at once."""
+"""The command line: parse, call, print. What takes long to import is imported when it is used, see lazy.py."""
 
 from drrepro.cli.app import app
-from drrepro.cli.options import state
+from drrepro.cli.options import line
 
-__all__ = ["app", "state"]
+__all__ = ["app", "line"]

@@ -5,8 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from drrepro import __version__
 from drrepro.cli import bench, data, doctor, predict, report, runs, sweep, theory
-from drrepro.cli.options import ConfigDir, Debug, DryRun, Json, Overrides, Quiet
+from drrepro.cli.lazy import lazily
+from drrepro.cli.options import ConfigDir, DryRun, Output, Overrides, command
+
+with lazily():
+    from drrepro import config, console, distributed, errors
+    from drrepro.cli import estimate
+    from drrepro.experiments import run
+    from drrepro.runs import records
 
 if TYPE_CHECKING:
     from drrepro.schema import Config
@@ -18,65 +26,39 @@ Positional arguments are Hydra overrides; the keys and their sources are in drre
 Data lie in $DRREPRO_DATA (default ./data), runs in $DRREPRO_RUNS (default ./runs)."""
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for name, group in (
-    ("sweep", sweep.app),
-    ("report", report.app),
-    ("runs", runs.app),
-    ("data", data.app),
-    ("bench", bench.app),
-    ("theory", theory.app),
-):
-    app.add_typer(group, name=name)
-
-
-app.command("predict")(predict.predict)
-app.command("doctor")(doctor.doctor)
+GROUPS = {"sweep": sweep, "report": report, "runs": runs, "data": data, "bench": bench, "theory": theory}
+for name, group in GROUPS.items():
+    app.add_typer(group.app, name=name)
+command(app, "predict")(predict.predict)
+command(app, "doctor")(doctor.doctor)
 
 
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Print the version if asked to."""
     if version:
-        from drrepro import __version__
-
         typer.echo(__version__)
         raise typer.Exit
 
 
-@app.command()
-def train(
-    overrides: Overrides = None,
-    dry_run: DryRun = False,
-    config_dir: ConfigDir = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
+@command(app)
+def train(out: Output, overrides: Overrides = None, dry_run: DryRun = False, config_dir: ConfigDir = None) -> None:
     """Train one detector and evaluate it; go on from its checkpoint if there is one.
 
     Example: drrepro train loss=dr data=digits seed=1
     On GPUs: torchrun --nproc-per-node 8 -m drrepro train experiment=table1 runtime.workers=4
     """
-    from drrepro.cli.estimate import print_scaling, show_estimate
-    from drrepro.config import compose
-    from drrepro.distributed import rank
-
-    config = compose(overrides or [], config_dir)
-    if rank() == 0 and not quiet:
-        print_scaling([config])
+    composed = config.compose(overrides or [], config_dir)
+    if distributed.rank() == 0 and not out.quiet:
+        estimate.print_scaling([composed])
     if dry_run:
-        show_estimate([config], 1, as_json, quiet)
+        estimate.show_estimate([composed], 1, out)
     else:
-        _run(config, as_json, quiet)
+        _run(composed, out)
 
 
-@app.command()
-def evaluate(
-    overrides: Overrides = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
+@command(app)
+def evaluate(out: Output, overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Evaluate the detector of a run, on other data or with other evaluation keys than its own, or that of a file.
 
     A file is a checkpoint of maskrcnn-benchmark, torchvision or drrepro; the overrides say what model it holds:
@@ -84,34 +66,28 @@ def evaluate(
 
     Example: drrepro evaluate weights=run:digits-dr-128-s0-1a2b3c4d evaluation.nms_iou=0.6
     """
-    from drrepro.config import compose, for_evaluation, from_dict, has_weights_file, runs_folder
-    from drrepro.errors import UsageError
-    from drrepro.experiments.records import require_record
-
     given = overrides or []
-    composed = compose([*given, "schedule.steps=0"])
+    composed = config.compose([*given, "schedule.steps=0"], config_dir)
     weights = composed.weights
-    if has_weights_file(composed):
-        _run(composed, as_json, quiet)
+    if config.has_weights_file(composed):
+        _run(composed, out)
         return
     if not weights.startswith("run:"):
-        raise UsageError("weights=run:ID is needed, the name of a folder in the runs folder, or weights=PATH, a file")
-    directory = runs_folder() / weights.removeprefix("run:")
-    record = require_record(directory)
-    _run(for_evaluation(from_dict(record["config"], directory), given), as_json, quiet)
+        raise errors.UsageError(
+            "weights=run:ID is needed, the name of a folder in the runs folder, or weights=PATH, a file"
+        )
+    directory = config.runs_folder() / weights.removeprefix("run:")
+    record = records.require_record(directory)
+    _run(config.for_evaluation(config.from_dict(record["config"], directory), given, config_dir), out)
 
 
-def _run(config: "Config", as_json: bool, quiet: bool) -> None:
-    from drrepro.config import data_folder, run_id, runs_folder
-    from drrepro.console import print_metrics, progress
-    from drrepro.distributed import rank
-    from drrepro.experiments.run import run
-
-    with progress(quiet or rank() > 0) as report:
-        record = run(config, runs_folder(), data_folder(), report)
-    if rank() > 0:
+def _run(composed: "Config", out: Output) -> None:
+    rank = distributed.rank()
+    with console.progress(out.quiet or rank > 0) as report:
+        record = run.run(composed, config.runs_folder(), config.data_folder(), report)
+    if rank > 0:
         return
-    if as_json:
+    if out.as_json:
         typer.echo(json.dumps(record))
     else:
-        print_metrics(record, runs_folder() / run_id(config))
+        console.print_metrics(record, config.runs_folder() / config.run_id(composed))

@@ -1,159 +1,125 @@
-"""drrepro bench: the measurements that the README quotes."""
+"""drrepro bench: the measurements that the documentation quotes."""
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from drrepro.cli.data import stage
-from drrepro.cli.options import REPRODUCED, Debug, Json, Overrides, Quiet, Results
+from drrepro.cli.lazy import lazily
+from drrepro.cli.options import REPRODUCED, Output, Overrides, Results, command
 
-app = typer.Typer(help="Measurements that the README quotes.", no_args_is_help=True)
+with lazily():
+    from drrepro import config, console, files
+    from drrepro.bench import bootstrap, estimate, evaluation, losses, pipeline, sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(help="Measurements that the documentation quotes.", no_args_is_help=True)
+Repeats = Annotated[int, typer.Option(min=1, help="Measured repetitions of each.")]
 
 
-@app.command("evaluation")
-def bench_evaluation(
-    overrides: Overrides = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False
-) -> None:
+@command(app, "evaluation")
+def bench_evaluation(out: Output, overrides: Overrides = None) -> None:
     """Time all score thresholds from one checkpoint against evaluating it at one.
 
     Of the run that the overrides configure, or of weights=run:ID.
 
     Example: drrepro bench evaluation data=digits loss=dr
     """
-    from drrepro.bench.evaluation import bench
-    from drrepro.config import compose, data_folder, run_id, runs_folder
-    from drrepro.console import print_plain, progress
-
-    config = compose(overrides or ["data=digits", "loss=dr"])
-    weights = config.weights if config.weights != "none" else f"run:{run_id(config)}"
-    with progress(quiet) as report:
-        frame = bench(weights, runs_folder(), data_folder(), stage(report, "bench"))
-    if as_json:
-        typer.echo(frame.to_json(orient="records"))
-    else:
-        print_plain("all score thresholds against one, medians", frame)
+    composed = config.compose(overrides or ["data=digits", "loss=dr"])
+    weights = composed.weights if composed.weights != "none" else f"run:{config.run_id(composed)}"
+    with console.progress(out.quiet) as report:
+        frame = evaluation.bench(weights, config.runs_folder(), config.data_folder(), stage(report, "bench"))
+    _show("all score thresholds against one, medians", frame, out)
 
 
-@app.command("input")
+@command(app, "input")
 def bench_input(
+    out: Output,
     overrides: Overrides = None,
     images: Annotated[int, typer.Option(min=1, help="Training images to read, at most.")] = 100,
-    repeats: Annotated[int, typer.Option(min=1, help="Measured repetitions of each.")] = 5,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    repeats: Repeats = 5,
 ) -> None:
     """Images per second of one worker of the input pipeline, against plain decoding and resizing of the same files.
 
     Example: drrepro bench input data=digits input.scale=400
     """
-    from drrepro.bench.input import bench
-    from drrepro.config import compose, data_folder
-    from drrepro.console import print_plain, progress
-
-    config = compose(overrides or [])
-    with progress(quiet) as report:
-        frame = bench(config, data_folder(), images, repeats, stage(report, "bench"))
-    if as_json:
-        typer.echo(frame.to_json(orient="records"))
-    else:
-        print_plain("images per second, medians; ratio to plain decoding and resizing", frame)
+    composed = config.compose(overrides or [])
+    with console.progress(out.quiet) as report:
+        frame = pipeline.bench(composed, config.data_folder(), images, repeats, stage(report, "bench"))
+    _show("images per second, medians; ratio to plain decoding and resizing", frame, out)
 
 
-@app.command("bootstrap")
-def bench_bootstrap(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+@command(app, "bootstrap")
+def bench_bootstrap(out: Output) -> None:
     """Time 1,000 resamples of 500 images on one core, against evaluating each resampled set.
 
     Example: drrepro bench bootstrap
     """
-    import os
-
     for library in ("OMP", "OPENBLAS", "MKL"):  # read once, when numpy is imported
         os.environ[f"{library}_NUM_THREADS"] = "1"
-    from drrepro.bench.bootstrap import bench
-    from drrepro.console import print_plain, progress
-
-    with progress(quiet) as report:
-        frame = bench(stage(report, "bench"))
-    if as_json:
-        typer.echo(frame.to_json(orient="records"))
-    else:
-        print_plain("AP of resampled test sets, one core", frame)
+    with console.progress(out.quiet) as report:
+        frame = bootstrap.bench(stage(report, "bench"))
+    _show("AP of resampled test sets, one core", frame, out)
 
 
-@app.command("sweep")
+@command(app, "sweep")
 def bench_sweep(
+    out: Output,
     overrides: Overrides = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs of a sweep.")] = 5,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Time tiny runs in a sweep, one at a time, against the same runs in one process: what the launcher costs.
 
     Example: drrepro bench sweep launcher=slurm launcher.cluster=local
     """
-    from drrepro.bench.sweep import TINY, bench
-    from drrepro.config import compose, data_folder
-    from drrepro.console import print_plain, progress
-
-    configs = [compose([*TINY, *(overrides or []), f"seed={seed}"]) for seed in range(runs)]
-    with progress(quiet) as report:
-        frame = bench(configs, data_folder(), stage(report, "bench"))
-    if as_json:
-        typer.echo(frame.to_json(orient="records"))
-    else:
-        print_plain("seconds a run", frame)
+    configs = [config.compose([*sweep.TINY, *(overrides or []), f"seed={seed}"]) for seed in range(runs)]
+    with console.progress(out.quiet) as report:
+        frame = sweep.bench(configs, config.data_folder(), stage(report, "bench"))
+    _show("seconds a run", frame, out)
 
 
-@app.command("estimate")
-def bench_estimate(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+@command(app, "estimate")
+def bench_estimate(out: Output) -> None:
     """What --dry-run says of four runs against what they take, in two minutes: a factor of 1.5 is good.
 
     Example: drrepro bench estimate
     """
-    from drrepro.bench.estimate import bench
-    from drrepro.console import print_plain, progress
-
-    with progress(quiet) as report:
-        frame = bench(stage(report, "bench"))
-    if as_json:
-        typer.echo(frame.to_json(orient="records"))
-    else:
-        print_plain("seconds of a run, estimated and measured", frame)
+    with console.progress(out.quiet) as report:
+        frame = estimate.bench(stage(report, "bench"))
+    _show("seconds of a run, estimated and measured", frame, out)
 
 
-@app.command("losses")
+@command(app, "losses")
 def bench_losses(
+    out: Output,
     results: Results = REPRODUCED,
-    repeats: Annotated[int, typer.Option(min=1, help="Measured repetitions of each.")] = 5,
+    repeats: Repeats = 5,
     compiled: Annotated[
         bool, typer.Option(help="Also what torch.compile makes of the formulas (needs a compiler).")
     ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Time DR and focal loss against the naive formulation and torchvision's, over sizes, on one and on all threads.
 
     Example: drrepro bench losses --compiled
     """
-    import os
-
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # PyTorch's profiler, which measures the memory, talks otherwise
-    from drrepro.bench.losses import SIZES, bench, draw
-    from drrepro.console import print_plain, progress
-    from drrepro.files import atomic_write, write_text
-
     threads = sorted({1, os.cpu_count() or 1})
-    with progress(quiet) as report:
-        frame = bench(list(SIZES), threads, repeats, compiled, stage(report, "bench"))
-    folder = results / "bench"
-    write_text(folder / "losses.csv", frame.to_csv(index=False, float_format="%.4g"))
-    figure = draw(frame)
-    atomic_write(folder / "losses.png", lambda file: figure.savefig(file, format="png", dpi=150))
-    if as_json:
+    with console.progress(out.quiet) as report:
+        frame = losses.bench(list(losses.SIZES), threads, repeats, compiled, stage(report, "bench"))
+    table = results / "bench" / "losses.csv"
+    files.write_text(table, frame.to_csv(index=False, float_format="%.4g"))
+    files.write_png(losses.draw(frame), table.with_suffix(".png"))
+    _show("medians; memory in multiples of the logits, the gradient included", frame, out, table)
+
+
+def _show(title: str, frame: "pd.DataFrame", out: Output, *written: Path) -> None:
+    if out.as_json:
         typer.echo(frame.to_json(orient="records"))
     else:
-        print_plain("medians; memory in multiples of the logits, the gradient included", frame)
-        typer.echo(folder / "losses.csv")
+        console.print_plain(title, frame)
+        for path in written:
+            typer.echo(path)

@@ -6,52 +6,49 @@ from typing import Annotated
 
 import typer
 
-from drrepro.cli.options import ConfigDir, Debug, Json, Overrides, Quiet
+from drrepro.cli.lazy import lazily
+from drrepro.cli.options import ConfigDir, Output, Overrides, command
 from drrepro.progress import Report
+
+with lazily():
+    from drrepro import config, console
+    from drrepro.data import check, download, embedded
 
 app = typer.Typer(help="Data sets: make the embedded ones, fetch the published ones, check any.", no_args_is_help=True)
 
 
-@app.command("make")
+@command(app, "make")
 def data_make(
+    out: Output,
     names: Annotated[list[str] | None, typer.Argument(help="digits, letters (default: both).")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Images of a split at most, for a quick look.")] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Write the embedded data sets to $DRREPRO_DATA, unless they are there and whole.
 
     Example: drrepro data make digits
     """
-    from drrepro.config import data_folder
-    from drrepro.console import progress
-    from drrepro.data import embedded
-
-    made = {}
-    with progress(quiet) as report:
+    made, folder = {}, config.data_folder()
+    with console.progress(out.quiet) as report:
         for name in names or embedded.NAMES:
-            made[name] = embedded.make_embedded(name, data_folder(), stage(report, f"data {name}"), limit)
-    if as_json:
+            made[name] = embedded.make_embedded(name, folder, stage(report, f"data {name}"), limit)
+    if out.as_json:
         typer.echo(json.dumps(made))
         return
     for name, digest in made.items():
-        other = "limited" if limit else "NOT the published set: see the README"
+        other = "limited" if limit else "NOT the published set: see docs/data.md"
         known = "as published" if digest == embedded.PUBLISHED[name] else other
-        typer.echo(f"{data_folder() / name}  sha256 {digest[:16]}  {known}")
+        typer.echo(f"{folder / name}  sha256 {digest[:16]}  {known}")
 
 
-@app.command("fetch")
+@command(app, "fetch")
 def data_fetch(
+    out: Output,
     name: Annotated[str, typer.Argument(help="coco2017, coco2017_testdev (test images, beside coco2017) or voc2007.")],
     mirror: Annotated[
         str | None,
         typer.Option(envvar="DRREPRO_MIRROR", help="Address that replaces the official host, http:// included."),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the archives once they are unpacked.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Download a published data set to $DRREPRO_DATA, check its archives and unpack them.
 
@@ -61,29 +58,24 @@ def data_fetch(
 
     Example: drrepro data fetch coco2017 --mirror https://s3.amazonaws.com/images.cocodataset.org
     """
-    from drrepro.config import data_folder
-    from drrepro.console import progress
-    from drrepro.data.download import FETCHED, fetch
-
-    with progress(quiet) as report:
-        archives = fetch(name, data_folder(), mirror, keep, report)
-    if as_json:
+    with console.progress(out.quiet) as report:
+        archives = download.fetch(name, config.data_folder(), mirror, keep, report)
+    if out.as_json:
         typer.echo(json.dumps(archives))
         return
     for archive, state in archives.items():
         typer.echo(f"{archive:28} {state}")
-    typer.echo(f"{data_folder() / FETCHED[name][0]}; look at every image with `drrepro data check {name}`")
+    folder = config.data_folder() / download.FETCHED[name][0]
+    typer.echo(f"{folder}; look at every image with `drrepro data check {name}`")
 
 
-@app.command("check")
+@command(app, "check")
 def data_check(
+    out: Output,
     name: Annotated[str, typer.Argument(help="A data option, see drrepro data list.")],
     overrides: Overrides = None,
     quick: Annotated[bool, typer.Option("--quick", help="Do not decode the images, read their sizes only.")] = False,
     config_dir: ConfigDir = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Count images and objects, and look for missing or unreadable images, wrong sizes and wrong boxes.
 
@@ -91,39 +83,31 @@ def data_check(
 
     Example: drrepro data check voc_custom data.root=mine --quick
     """
-    from drrepro.config import compose, data_folder
-    from drrepro.console import print_checks, progress
-    from drrepro.data.check import check_data
-
-    config = compose([f"data={name}", *(overrides or [])], config_dir)
-    with progress(quiet) as report:
-        checks = check_data(config.data, data_folder(), quick, report)
-    if as_json:
+    composed = config.compose([f"data={name}", *(overrides or [])], config_dir)
+    with console.progress(out.quiet) as report:
+        checks = check.check_data(composed.data, config.data_folder(), quick, report)
+    if out.as_json:
         typer.echo(json.dumps(checks))
     else:
-        print_checks(checks)
-    if any(lines for check in checks.values() for lines in check["problems"].values()):
+        console.print_checks(checks)
+    if any(lines for found in checks.values() for lines in found["problems"].values()):
         raise typer.Exit(1)
 
 
-@app.command("list")
-def data_list(as_json: Json = False, debug: Debug = False) -> None:
+@command(app, "list")
+def data_list(out: Output) -> None:
     """List the data sets that can be trained on, and where they are.
 
     Example: drrepro data list
     """
-    from drrepro.config import config_folder, data_folder
-    from drrepro.data import embedded
-    from drrepro.data.download import FETCHED
-
-    names = sorted(path.stem for path in (config_folder() / "data").glob("*.yaml"))
-    found = {name: str(data_folder() / name) if (data_folder() / name).is_dir() else None for name in names}
-    if as_json:
+    folder, names = config.data_folder(), config.options("data")
+    found = {name: str(folder / name) if (folder / name).is_dir() else None for name in names}
+    if out.as_json:
         typer.echo(json.dumps(found))
         return
     for name, path in found.items():
         made = "embedded: drrepro data make" if name in embedded.NAMES else "yours: give its keys, see conf/data"
-        made = f"published: drrepro data fetch {name}" if name in FETCHED else made
+        made = f"published: drrepro data fetch {name}" if name in download.FETCHED else made
         typer.echo(f"data={name:16} {path or made}")
 
 

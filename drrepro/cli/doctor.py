@@ -5,20 +5,22 @@ from dataclasses import asdict
 
 import typer
 
-from drrepro.cli.options import Debug, Json
+from drrepro.cli.lazy import lazily
+from drrepro.cli.options import Output
+
+with lazily():
+    from drrepro import doctor as library
 
 
-def doctor(as_json: Json = False, debug: Debug = False) -> None:
+def doctor(out: Output) -> None:
     """Say what this machine has: versions, device, threads, memory, disk, data sets, extras; with the remedy if not.
 
     Exits with 1 if something is bad; what is absent is only needed by those who ask for it.
 
     Example: drrepro doctor
     """
-    from drrepro.doctor import examine
-
-    findings = examine()
-    if as_json:
+    findings = library.examine()
+    if out.as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
         width = max(len(finding.name) for finding in findings)

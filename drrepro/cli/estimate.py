@@ -7,24 +7,33 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from drrepro.cli.lazy import lazily
+from drrepro.cli.options import Output
+
+with lazily():
+    from drrepro import config, console
+    from drrepro.experiments import forecast
+
 if TYPE_CHECKING:
+    from drrepro.experiments.forecast import Forecast
     from drrepro.schema import Config
 
 
-def show_estimate(configs: "list[Config]", jobs: int, as_json: bool, quiet: bool) -> None:
+def show_estimate(configs: "list[Config]", jobs: int, out: Output) -> None:
     """Probe and print what the runs will cost."""
+    with console.progress(out.quiet) as report:
+        folders = config.runs_folder(), config.data_folder()
+        found = forecast.forecast(configs, *folders, jobs, lambda i, n: report("probe", i, n, {}))
+    if out.as_json:
+        typer.echo(json.dumps([asdict(row) for row in found.costs]))
+    else:
+        _print(found, jobs)
+
+
+def _print(found: "Forecast", jobs: int) -> None:
     import pandas as pd
 
-    from drrepro.config import data_folder, runs_folder
-    from drrepro.console import print_plain, progress
-    from drrepro.experiments.estimate import SCATTERED, estimate
-
-    with progress(quiet) as report:
-        found = estimate(configs, runs_folder(), data_folder(), jobs, lambda i, n: report("probe", i, n, {}))
     rows = found.costs
-    if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows]))
-        return
     frame = pd.DataFrame([asdict(row) for row in rows])
     frame["seconds"] = [str(timedelta(seconds=round(s))) for s in frame["seconds"]]
     frame["disk_mb"] = [f"{size:.0f}" for size in frame["disk_mb"]]
@@ -35,7 +44,7 @@ def show_estimate(configs: "list[Config]", jobs: int, as_json: bool, quiet: bool
         "seconds": "time",
         "disk_mb": "MB",
     }
-    print_plain(
+    console.print_plain(
         "images, steps and time to go; a few images timed on this machine, nothing written", frame.rename(columns=names)
     )
     seconds, disk = sum(row.seconds for row in rows), sum(row.disk_mb for row in rows)
@@ -46,7 +55,7 @@ def show_estimate(configs: "list[Config]", jobs: int, as_json: bool, quiet: bool
     if jobs > 1:
         shared = timedelta(seconds=round(seconds / min(jobs, len(rows))))
         typer.echo(f"--jobs {jobs}: {shared} on cores that do not slow each other down; on one GPU as without")
-    if found.scatter > SCATTERED:
+    if found.scatter > forecast.SCATTERED:
         typer.echo(
             f"the repeats scatter by a factor of {found.scatter:.1f}: something else uses this machine, and the runs "
             "will take longer if it goes on",
@@ -58,9 +67,5 @@ def show_estimate(configs: "list[Config]", jobs: int, as_json: bool, quiet: bool
 
 def print_scaling(configs: "list[Config]") -> None:
     """Say, once each, where a schedule was fitted to other images per step than its recipe's."""
-    from drrepro.config import scaling_note
-
-    for note in sorted(
-        {note for config in configs if config.schedule.steps and (note := scaling_note(config.schedule))}
-    ):
+    for note in sorted({note for one in configs if one.schedule.steps and (note := config.scaling_note(one.schedule))}):
         typer.echo(note, err=True)

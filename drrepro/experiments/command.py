@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 from drrepro.interrupt import interruptible
 
-LOG = "log.txt"
 POLL = 0.2  # s
 FORKS = sys.platform == "linux"  # elsewhere system libraries may not survive a fork
 

@@ -8,7 +8,8 @@ from drrepro.console import progress
 from drrepro.distributed import rank
 from drrepro.errors import RunError, UsageError
 from drrepro.experiments.run import run
-from drrepro.experiments.states import write_error
+from drrepro.runs.folder import RunFolder
+from drrepro.runs.states import write_error
 
 
 def main(directory: Path, data_folder: Path) -> int:
@@ -18,7 +19,7 @@ def main(directory: Path, data_folder: Path) -> int:
     """
     try:
         with progress(quiet=rank() > 0) as report:
-            run(load_config(directory / "config.yaml"), directory.parent, data_folder, report)
+            run(load_config(RunFolder(directory).config), directory.parent, data_folder, report)
     except KeyboardInterrupt:
         return 130
     except Exception as error:

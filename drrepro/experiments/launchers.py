@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drrepro.errors import UsageError
-from drrepro.experiments.command import LOG, Command
+from drrepro.experiments.command import Command
+from drrepro.runs.folder import RunFolder
 from drrepro.schema import LauncherConfig
 
 
@@ -46,7 +47,7 @@ class Local:
         """Start a process in a free slot."""
         slot = self.free.pop(0)
         cpus = cpus_of(self.config, self.slots)
-        command = Command(arguments, directory / LOG, self.config.ranks, cpus, self._gpus(slot))
+        command = Command(arguments, RunFolder(directory).log, self.config.ranks, cpus, self._gpus(slot))
         process = command.fork()
 
         def exit_code() -> int | None:
@@ -86,7 +87,8 @@ class Slurm:
 
     def start(self, arguments: list[str], directory: Path) -> Handle:
         """Submit a job, which Slurm queues again when it is pre-empted or its time is up (three times)."""
-        job = self.executor.submit(Command(arguments, directory / LOG, self.config.ranks, cpus_of(self.config, 1)))
+        log, cpus = RunFolder(directory).log, cpus_of(self.config, 1)
+        job = self.executor.submit(Command(arguments, log, self.config.ranks, cpus))
 
         def exit_code() -> int | None:
             if not job.done():
@@ -111,7 +113,7 @@ class Ray:
     def start(self, arguments: list[str], directory: Path) -> Handle:
         """Start a task; Ray runs it again when its machine is lost."""
         cpus = cpus_of(self.config, 1)
-        command = Command(arguments, directory / LOG, self.config.ranks, cpus)
+        command = Command(arguments, RunFolder(directory).log, self.config.ranks, cpus)
         task = self.ray.remote(num_cpus=cpus, num_gpus=self.config.gpus, max_retries=2)(Command.__call__)
         job = task.remote(command)
 

@@ -1,51 +1,67 @@
 """What a finished run's detections are worth: the metrics, or for a secret test split the evaluation server's zip."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from drrepro.data.dataset import Dataset
-from drrepro.evaluation.coco import Matches, Results, accumulate, match_detections, summarize
+from drrepro.evaluation.coco import GroundTruth, Matches, Results, accumulate, match_detections, summarize
 from drrepro.evaluation.densities import Densities
+from drrepro.evaluation.evaluators import evaluator_of
 from drrepro.evaluation.submission import write_submission
-from drrepro.evaluation.voc import match_voc, summarize_voc
-from drrepro.experiments.records import write_detections, write_matches
+from drrepro.runs.records import Measured, Row, write_detections, write_matches
 from drrepro.schema import Config
 
-UNKNOWN: dict[str, Any] = {"metrics": [], "curve": [], "densities": None}  # where the objects are secret
 CURVE = [round(0.05 + 0.01 * i, 2) for i in range(91)]  # score thresholds of the AP curve
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics at every NMS IoU and threshold, and of the run's own NMS IoU the AP curve and the matches."""
+
+    metrics: list[Row]
+    curve: list[Row]
+    matches: Matches
+
+
+def score(config: Config, truth: GroundTruth, results: dict[float, Results]) -> Scores:
+    """Score detections by NMS IoU, the run's own among them; what is matched is matched once."""
+    thresholds = sorted({*config.evaluation.score_thresholds, config.evaluation.score_threshold})
+    metrics: list[Row] = []
+    own = None
+    for iou, found in results.items():
+        matches = match_detections(truth, found)
+        further = evaluator_of(config)(truth, found, thresholds)
+        for threshold in thresholds:
+            row = {"nms_iou": iou, "score_threshold": threshold, **summarize(matches, threshold)}
+            metrics.append({**row, **further[threshold]})
+        if iou == config.evaluation.nms_iou:
+            own = matches
+    assert own is not None
+    return Scores(metrics, _curve(own, thresholds[0]), own)
 
 
 def measure(
     config: Config, directory: Path, tested: Dataset, results: dict[float, Results], densities: Densities
-) -> dict[str, Any]:
-    """Return metrics at every NMS IoU and threshold, curve and densities, and keep matches and detections.
+) -> Measured:
+    """Return metrics, curve and densities, and keep matches and detections.
 
     Of a split whose objects are secret nothing is known but ``submission``, the path of the zip that is written.
     """
     if not tested.annotated:
-        return {**UNKNOWN, "submission": _write_submission(config, directory, tested, results)}
-    truth = tested.ground_truth()
-    metrics: list[dict[str, Any]] = []
-    curve: list[dict[str, float]] = []
-    for iou, found in results.items():
-        matches = match_detections(truth, found)
-        voc = match_voc(truth, found) if config.data.format == "voc" else None
-        for threshold in sorted({*config.evaluation.score_thresholds, config.evaluation.score_threshold}):
-            row = {"nms_iou": iou, "score_threshold": threshold, **summarize(matches, threshold)}
-            metrics.append({**row, **(summarize_voc(voc, threshold) if voc else {})})
-        if iou == config.evaluation.nms_iou:
-            curve = _curve(matches, metrics[0]["score_threshold"])
-            write_matches(directory, matches)
-            write_detections(directory, found)
+        path = _write_submission(config, directory, tested, results)
+        return {"metrics": [], "curve": [], "densities": None, "submission": path}
+    scores = score(config, tested.ground_truth(), results)
+    write_matches(directory, scores.matches)
+    write_detections(directory, results[config.evaluation.nms_iou])
     counts = {name: counts.tolist() for name, counts in vars(densities).items()}
-    return {"metrics": metrics, "curve": curve, "densities": counts, "submission": None}
+    return {"metrics": scores.metrics, "curve": scores.curve, "densities": counts, "submission": None}
 
 
-def _curve(matches: Matches, lowest: float) -> list[dict[str, float]]:
+def _curve(matches: Matches, lowest: float) -> list[Row]:
     """Return AP over CURVE, from the lowest threshold that was evaluated."""
-    rows = []
+    rows: list[Row] = []
     for threshold in CURVE:
         if threshold >= lowest:
             precision, _ = accumulate(matches, threshold, areas=1, limit=100)

@@ -18,10 +18,10 @@ from drrepro.data.loader import Item, collate
 from drrepro.data.transforms import load_image
 from drrepro.evaluation.detect import detect
 from drrepro.losses.named import build_loss
-from drrepro.models.retinanet import RetinaNet
+from drrepro.models.retinanet import RetinaNet, build_detector
 from drrepro.schema import Config
-from drrepro.training.loop import add_gradients
 from drrepro.training.schedule import build_optimizer
+from drrepro.training.step import add_gradients
 
 REPEATS, ENOUGH_SECONDS = 5, 10.0  # of what is timed, whichever is first, but two at least
 PIXELS = 10**6  # of the images timed together: a batch where they are small, one where they are large
@@ -45,7 +45,7 @@ def probe(config: Config, trained: Dataset | None, tested: Dataset | None, devic
     """Time the detector of ``config`` on images of both splits; on noise where they are not here yet."""
     known = tested or trained
     classes = len(known.classes if known else config.data.classes or range(80))
-    model = RetinaNet(config.model, classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_detector(config, classes, device)
     part = config.schedule.images_per_step // (config.schedule.accumulate * config.launcher.ranks)
     count = max(1, min(part, int(PIXELS / (config.input.scale**2 * 4 / 3))))
     with tempfile.TemporaryDirectory() if not (trained and tested) else nullcontext("") as folder:

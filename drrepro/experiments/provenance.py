@@ -6,20 +6,22 @@ import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from drrepro import __version__
+from drrepro.runs.records import Provenance
 
 PACKAGES = ("torch", "torchvision", "pycocotools", "numpy", "pandas", "pillow", "matplotlib", "scikit-learn")
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: torch.device) -> Provenance:
     """Return date, git commit and dirty flag, package versions, and the machine."""
+    commit, dirty = git_state(Path(__file__).parent)
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        **git_state(Path(__file__).parent),
+        "commit": commit,
+        "dirty": dirty,
         "python": platform.python_version(),
         "versions": {"drrepro": __version__, **{name: metadata.version(name) for name in PACKAGES}},
         "machine": {
@@ -32,7 +34,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def git_state(folder: Path) -> dict[str, Any]:
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
     """Return the commit of the checkout that holds ``folder`` and whether it has changes; None outside one."""
 
     def git(*arguments: str) -> str | None:
@@ -43,8 +45,8 @@ def git_state(folder: Path) -> dict[str, Any]:
             return None
 
     if git("ls-files", "--error-unmatch", str(folder / "__init__.py")) is None:
-        return {"commit": None, "dirty": None}  # an installed package inside somebody else's checkout
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        return None, None  # an installed package inside somebody else's checkout
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
 
 
 def _cpu_name() -> str:

@@ -1,13 +1,11 @@
 """One run: train, evaluate, write the record. A finished run is never run twice."""
 
 import math
-import os
 import resource
 import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -18,19 +16,22 @@ from drrepro.data.splits import open_splits
 from drrepro.distributed import all_parts, process_group, rank, world
 from drrepro.errors import RunError, UsageError
 from drrepro.evaluation.detect import detect
-from drrepro.experiments.lock import hold
+from drrepro.experiments.device import pick_device
 from drrepro.experiments.measure import measure
 from drrepro.experiments.provenance import provenance
-from drrepro.experiments.records import Record, read_record, write_record
-from drrepro.experiments.states import STATUS, read_status, write_error
-from drrepro.files import write_json, write_text
+from drrepro.files import write_text
 from drrepro.interrupt import interruptible
+from drrepro.migrations import SCHEMA
 from drrepro.models.checkpoints import load_weights, weights_path
-from drrepro.models.retinanet import RetinaNet
+from drrepro.models.retinanet import RetinaNet, build_detector
 from drrepro.progress import Report, silent
+from drrepro.runs.folder import RunFolder
+from drrepro.runs.lock import hold
+from drrepro.runs.records import DataSummary, Record, RunCost, read_record, write_record
+from drrepro.runs.states import read_status, write_error, write_status
 from drrepro.schema import Config
-from drrepro.training.checkpoint import BEFORE
 from drrepro.training.loop import train
+from drrepro.training.sinks import build_sinks
 
 
 def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record:
@@ -68,20 +69,6 @@ def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record
 def needed_splits(config: Config) -> list[str]:
     """Return the splits that a run reads."""
     return [*(["train"] if config.schedule.steps else []), config.evaluation.split]
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device; ``auto`` is cuda where there is one: this rank's own."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and world() > 1:
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"runtime.device={name}: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def _check_parts(config: Config) -> None:
@@ -147,7 +134,7 @@ def _with_status(directory: Path, report: Report) -> Report:
             last = now
             left = (now - since) / (done - first) * (total - done) if done > first else None
             progress = {"stage": stage, "done": done, "total": total, "seconds_left": left, "numbers": numbers}
-            write_json(directory / STATUS, {"state": "running", **progress})
+            write_status(directory, {"state": "running", **progress})
 
     return both
 
@@ -162,23 +149,25 @@ def _carry_out(
     report: Report,
 ) -> Record:
     if rank() == 0:
-        write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
-        write_json(directory / STATUS, {"state": "running"})
+        write_text(RunFolder(directory).config, OmegaConf.to_yaml(to_dict(config)))
+        write_status(directory, {"state": "running"})
     report = _with_status(directory, report) if rank() == 0 else silent
     torch.manual_seed(config.seed)
-    model = RetinaNet(config.model, len(tested.classes)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sinks = build_sinks(config, directory) if rank() == 0 else []
+    model = build_detector(config, len(tested.classes), device)
     seconds = {"wall": 0.0, "cpu": 0.0}
     if config.weights != "none":
         report("weights", 0, 1, {})
         load_weights(model, config, runs, tested.category_ids)
         report("weights", 1, 1, {})
     if trained is not None:
-        seconds = train(model, trained.samples, config, directory, device, report)
+        seconds = train(model, trained.samples, config, directory, device, report, sinks)
     ious = sorted({config.evaluation.nms_iou, *config.evaluation.nms_ious})
     results, densities = detect(model, tested, config, ious, device, lambda i, n: report("evaluate", i, n, {}))
-    record: Record = {}
+    record = None
     if rank() == 0:
-        record = {
+        found: Record = {
+            "schema": SCHEMA,
             "id": run_id(config),
             "config": to_dict(config),
             **measure(config, directory, tested, results, densities),
@@ -186,13 +175,17 @@ def _carry_out(
             "cost": _cost(config, model, seconds),
             **provenance(device),
         }
-        record = write_record(directory, record)
-        write_json(directory / STATUS, {"state": "done"})
-        (directory / BEFORE).unlink(missing_ok=True)  # it takes as much room as the weights
-    return all_parts(record)[0]
+        record = write_record(directory, found)
+        for sink in sinks:
+            sink.on_record(record)
+        write_status(directory, {"state": "done"})
+        RunFolder(directory).checkpoint_before.unlink(missing_ok=True)  # it takes as much room as the weights
+    first = all_parts(record)[0]
+    assert first is not None
+    return first
 
 
-def _data_summary(trained: Dataset | None, tested: Dataset) -> dict[str, Any]:
+def _data_summary(trained: Dataset | None, tested: Dataset) -> DataSummary:
     return {
         "train_images": len(trained.samples) if trained else None,
         "test_images": len(tested.samples),
@@ -203,7 +196,7 @@ def _data_summary(trained: Dataset | None, tested: Dataset) -> dict[str, Any]:
     }
 
 
-def _cost(config: Config, model: RetinaNet, seconds: dict[str, float]) -> dict[str, float | int]:
+def _cost(config: Config, model: RetinaNet, seconds: dict[str, float]) -> RunCost:
     kilobytes = 1 if sys.platform != "darwin" else 1024
     return {
         "train_seconds": round(seconds["wall"], 1),

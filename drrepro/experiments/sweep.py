@@ -9,14 +9,14 @@ from omegaconf import OmegaConf
 
 from drrepro.config import run_id, to_dict
 from drrepro.data.splits import open_splits
-from drrepro.experiments.command import LOG
 from drrepro.experiments.launchers import Handle, Local, Ray, Slurm, build_launcher
-from drrepro.experiments.lock import is_held
 from drrepro.experiments.run import needed_splits
-from drrepro.experiments.states import STATUS, read_status, state_of
 from drrepro.files import write_text
 from drrepro.interrupt import deferred
 from drrepro.progress import Report
+from drrepro.runs.folder import RunFolder
+from drrepro.runs.lock import is_held
+from drrepro.runs.states import read_status, state_of
 from drrepro.schema import Config, DataConfig
 
 POLL = 0.2  # s between looks at the jobs
@@ -57,7 +57,7 @@ def sweep(
             outcomes.append(Outcome(before.run_id, "skipped"))
         elif before.state == "failed" and not retry_failed:
             why = f"{before.why} (before; --retry-failed runs it again)"
-            outcomes.append(Outcome(before.run_id, "failed", why, str(runs / before.run_id / LOG)))
+            outcomes.append(Outcome(before.run_id, "failed", why, str(RunFolder(runs / before.run_id).log)))
         else:
             waiting.append(config)
     if waiting and not (fail_fast and any(outcome.state == "failed" for outcome in outcomes)):
@@ -104,9 +104,9 @@ def _run_all(configs: list[Config], runs: Path, data_folder: Path, jobs: int, wa
 
 
 def _start(launcher: Local | Slurm | Ray, config: Config, directory: Path, data_folder: Path) -> Handle:
-    write_text(directory / "config.yaml", OmegaConf.to_yaml(to_dict(config)))
+    write_text(RunFolder(directory).config, OmegaConf.to_yaml(to_dict(config)))
     if read_status(directory).get("state") == "failed":
-        (directory / STATUS).unlink()  # of the time before
+        RunFolder(directory).status.unlink()  # of the time before
     return launcher.start([str(directory.resolve()), str(data_folder.resolve())], directory.resolve())
 
 
@@ -123,7 +123,7 @@ def _stop(running: dict[str, Handle], runs: Path) -> None:
 
 def _outcome(runs: Path, name: str, code: int) -> Outcome:
     """Return how a run ended: what it said itself, or if it left no word how its process ended."""
-    now, log = state_of(runs / name), runs / name / LOG
+    now, log = state_of(runs / name), RunFolder(runs / name).log
     if now.state == "done":
         return Outcome(name, "done")
     if now.state == "failed" or (now.state == "interrupted" and now.why == "interrupted"):

@@ -90,6 +90,14 @@ def match(anchors: Tensor, boxes: Tensor, labels: Tensor, config: MatcherConfig)
     return matched, boxes.gather(1, index[..., None].expand(-1, -1, 4))
 
 
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return the IoU (...) of each of ``boxes`` (..., 4) with its partner in ``others`` (..., 4)."""
+    corner = torch.minimum(boxes[..., 2:], others[..., 2:])
+    common = (corner - torch.maximum(boxes[..., :2], others[..., :2])).clamp(min=0).prod(-1)
+    areas = [(b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1) for b in (boxes, others)]
+    return common / (areas[0] + areas[1] - common).clamp(min=torch.finfo(boxes.dtype).tiny)
+
+
 def encode(boxes: Tensor, anchors: Tensor, weights: list[float]) -> Tensor:
     """Return the (..., 4) regression targets wx dx, wy dy, ww dw, wh dh of ``boxes`` relative to ``anchors``."""
     box, anchor = box_convert(boxes, "xyxy", "cxcywh"), box_convert(anchors, "xyxy", "cxcywh")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from drrepro.errors import UsageError
 from drrepro.models.retinanet import RetinaNet
+from drrepro.runs.folder import RunFolder
 from drrepro.schema import Config
 
 State = dict[str, Tensor]
@@ -123,7 +124,7 @@ def imagenet_state(backbone: str) -> State:
 
 def weights_path(weights: str, runs: Path) -> Path:
     """Return the file of ``weights``: run:ID or PATH."""
-    return runs / weights.removeprefix("run:") / "checkpoint.pt" if weights.startswith("run:") else Path(weights)
+    return RunFolder(runs / weights.removeprefix("run:")).checkpoint if weights.startswith("run:") else Path(weights)
 
 
 def load_weights(model: RetinaNet, config: Config, runs: Path, category_ids: list[int]) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drrepro.report.evidence import LOSSES, Evidence, estimate, numbered
-from drrepro.report.tables import GAIN, Column, layout_of, measured
+from drrepro.report.cells import estimate, percent
+from drrepro.report.evidence import Evidence, of_studies
+from drrepro.report.table import Column
+from drrepro.report.tables import gain_columns, measured, table_settings
 from drrepro.report.written import read_kept
-
-COLUMNS: tuple[Column, ...] = (*((loss, "AP") for loss in LOSSES), GAIN)  # those that have intervals
 
 
 def compare(results: Path, against: Path) -> pd.DataFrame:
@@ -21,13 +21,13 @@ def compare(results: Path, against: Path) -> pd.DataFrame:
     verdict: identical, inside or outside that interval, no interval, or not run.
     Raises UsageError where a folder keeps no records.
     """
-    known = {(e.plan.kind, e.plan.data): e for e in numbered(read_kept(against))}
+    known = {(e.study.name, e.plan.data): e for e in of_studies(read_kept(against))}
     rows = []
-    for own in numbered(read_kept(results)):
-        other = known.get((own.plan.kind, own.plan.data))
+    for own in of_studies(read_kept(results)):
+        other = known.get((own.study.name, own.plan.data))
         if other is not None:
-            layout = layout_of(own)
-            rows += [_row(own, other, setting, column) for setting in layout.settings for column in COLUMNS]
+            columns = [*(Column(arm, "AP") for arm in own.study.arms), *gain_columns(own.study)]  # that have intervals
+            rows += [_row(own, other, setting, column) for setting in table_settings(own) for column in columns]
     return pd.DataFrame(rows)
 
 
@@ -44,18 +44,17 @@ def summary(frame: pd.DataFrame, against: Path) -> str:
 
 
 def _row(own: Evidence, other: Evidence, setting: str, column: Column) -> dict[str, object]:
-    layout = layout_of(own)
-    ours, theirs = (measured(evidence, column, layout.place(setting)) for evidence in (own, other))
+    ours, theirs = (measured(evidence, setting, column) for evidence in (own, other))
     shared = sorted(ours.keys() & theirs.keys())
     here, there = (
         _mean([values[0] for seed, values in m.items() if seed in shared or not shared]) for m in (ours, theirs)
     )
-    published = estimate(list(theirs.values()))
+    published = estimate(list(theirs.values())).percent()
     return {
-        "table": layout.number,
+        "table": own.study.number or own.study.name,
         "data": own.plan.data,
         "setting": setting,
-        "column": " ".join(column),
+        "column": str(column),
         "seeds": ",".join(map(str, shared)) or "others",
         "same_data": _data(own) == _data(other),
         "ours": here,
@@ -78,7 +77,7 @@ def _verdict(ours: float, theirs: float, low: float, high: float) -> str:
 
 
 def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+    return percent(float(np.mean(values))) if values else float("nan")
 
 
 def _data(evidence: Evidence) -> set[str | None]:

@@ -15,9 +15,11 @@ from drrepro.data.pixels import decode
 from drrepro.data.splits import open_split
 from drrepro.errors import RunError, UsageError
 from drrepro.evaluation.coco import Matches, Results
-from drrepro.experiments.records import DETECTIONS, MATCHES, Record, read_detections, read_matches
 from drrepro.report.drawing import draw_detections
-from drrepro.report.evidence import LOSSES, Evidence, own_threshold
+from drrepro.report.evidence import Evidence, own_threshold
+from drrepro.runs.folder import RunFolder
+from drrepro.runs.records import Record, read_detections, read_matches
+from drrepro.studies.study import Study
 
 Ints = npt.NDArray[np.int64]
 
@@ -27,9 +29,9 @@ LONG_SIDE = 480  # px, of larger images
 RULE = (
     "Chosen by rule, not by hand. Of each detector on each test image, as many of the best detections above its own "
     "score threshold as the image has objects: how many of these objects do they find, with the right class and an IoU "
-    f"of 0.5? Shown are the {EACH} images where DR finds most more than focal, the {EACH} where focal finds most more "
-    f"than DR, and {EACH} of the rest, all ties drawn at random; of the first seed that both losses have. Drawn is "
-    "what was counted."
+    f"of 0.5? Shown are the {EACH} images where the candidate finds most more than the baseline, the {EACH} where the "
+    f"baseline finds most more, and {EACH} of the rest, all ties drawn at random; of the first seed that both have. "
+    "Drawn is what was counted."
 )
 
 
@@ -58,42 +60,45 @@ class Examples:
     """Those of a data set; ``missing`` says why there are none."""
 
     data: str
-    runs: dict[str, str]  # by loss
+    runs: dict[str, str]  # by arm: the baseline, the first candidate
     examples: list[Example]
     missing: str = ""
 
 
 def find_examples(evidence: Evidence, runs: Path, data_folder: Path) -> Examples:
-    """Return the examples of a plan's two losses, from detections and matches that its runs have kept."""
-    by_loss = {loss: evidence.of(loss) for loss in LOSSES}
-    seeds = by_loss["focal"].keys() & by_loss["dr"].keys()
-    if not seeds:
+    """Return the examples of a study's baseline and first candidate, from the detections and matches of its runs."""
+    arms = [evidence.study.baseline, *evidence.study.candidates[:1]]
+    by_arm = {arm: evidence.of(arm) for arm in arms}
+    seeds = set.intersection(*(set(own) for own in by_arm.values()))
+    if not seeds or len(arms) < 2:
         return Examples(evidence.plan.data, {}, [], "Not run with both losses.")
-    records = {loss: own[min(seeds)] for loss, own in by_loss.items()}
-    names = {loss: record["id"] for loss, record in records.items()}
+    records = {arm: own[min(seeds)] for arm, own in by_arm.items()}
+    names = {arm: record["id"] for arm, record in records.items()}
     try:
-        config = from_dict(records["dr"]["config"], runs / names["dr"])
+        config = from_dict(records[arms[1]]["config"], runs / names[arms[1]])
         tested = open_split(config.data, config.evaluation.split, data_folder)
-        return Examples(evidence.plan.data, names, _examples(tested, records, runs))
+        return Examples(evidence.plan.data, names, _examples(tested, evidence.study, records, runs))
     except (UsageError, RunError) as error:  # the numbers stand without the pictures
         return Examples(evidence.plan.data, names, [], str(error))
 
 
-def _examples(tested: Dataset, records: dict[str, Record], runs: Path) -> list[Example]:
+def _examples(tested: Dataset, study: Study, records: dict[str, Record], runs: Path) -> list[Example]:
     samples = sorted(tested.samples, key=lambda sample: sample.id)  # as the matches have them
-    kept = {loss: read_detections(runs / record["id"] / DETECTIONS) for loss, record in records.items()}
+    folders = {arm: RunFolder(runs / record["id"]) for arm, record in records.items()}
+    kept = {arm: read_detections(folder.detections) for arm, folder in folders.items()}
     ids = {sample.id for sample in samples}
-    for loss, record in records.items():
+    for arm, record in records.items():
         same = record["data"]["test_images"] == len(samples) and record["data"]["classes"] == tested.classes
-        if not same or not {row["image_id"] for row in kept[loss]} <= ids:
+        if not same or not {row["image_id"] for row in kept[arm]} <= ids:
             raise UsageError(f"{record['id']}: evaluated on other test images than those here")
-    hits = {
-        loss: objects_found(read_matches(runs / record["id"] / MATCHES), own_threshold(record))
-        for loss, record in records.items()
-    }
-    chosen = choose(hits["dr"][0] - hits["focal"][0], hits["dr"][1])
+    hits, objects = {}, np.zeros(0, np.int64)
+    for arm, folder in folders.items():
+        hits[arm], objects = objects_found(read_matches(folder.matches), own_threshold(records[arm]))
+    baseline, candidate = records
+    names = study.arms[candidate].short, study.arms[baseline].short
+    chosen = choose(hits[candidate] - hits[baseline], objects, names)
     return [
-        _example(tested, samples[place], why, {loss: int(own[0][place]) for loss, own in hits.items()}, kept, records)
+        _example(tested, samples[place], why, {arm: int(own[place]) for arm, own in hits.items()}, kept, records)
         for place, why in chosen.items()
     ]
 
@@ -112,12 +117,15 @@ def objects_found(matches: Matches, threshold: float) -> tuple[Ints, Ints]:
     return hits.astype(np.int64), objects
 
 
-def choose(gain: Ints, objects: Ints) -> dict[int, str]:
-    """Return which images to show, and why, from the objects (I,) that DR finds more than focal: see RULE."""
+def choose(gain: Ints, objects: Ints, names: tuple[str, str]) -> dict[int, str]:
+    """Return which images to show, and why, from the objects (I,) that the first finds more than the second: see RULE.
+
+    ``names`` of the two.
+    """
     order = np.random.default_rng(SEED).permutation(np.flatnonzero(objects))
     by_gain = order[np.argsort(-gain[order], kind="stable")]
-    chosen = {int(i): "DR finds most more" for i in by_gain[:EACH] if gain[i] > 0}
-    chosen |= {int(i): "focal finds most more" for i in by_gain[::-1][:EACH] if gain[i] < 0}
+    chosen = {int(i): f"{names[0]} finds most more" for i in by_gain[:EACH] if gain[i] > 0}
+    chosen |= {int(i): f"{names[1]} finds most more" for i in by_gain[::-1][:EACH] if gain[i] < 0}
     rest = [int(i) for i in order if i not in chosen]
     return chosen | dict.fromkeys(rest[:EACH], "at random")
 
@@ -136,14 +144,14 @@ def _example(
     counts = ~sample.ignore
     labels = sample.labels[counts].tolist()
     pictures = [_picture("truth", image, scale * sample.boxes[counts], labels, None, tested.classes)]
-    for loss in LOSSES:
-        above = own_threshold(records[loss])
-        own = [row for row in kept[loss] if row["image_id"] == sample.id and row["score"] > above]
+    for arm, record in records.items():
+        above = own_threshold(record)
+        own = [row for row in kept[arm] if row["image_id"] == sample.id and row["score"] > above]
         own = sorted(own, key=lambda row: -row["score"])[: np.count_nonzero(counts)]
         boxes = np.array([row["bbox"] for row in own]).reshape(-1, 4) * scale
         boxes[:, 2:] += boxes[:, :2]
         labels = [tested.category_ids.index(row["category_id"]) + 1 for row in own]
-        title = f"{loss}: {hits[loss]} of {np.count_nonzero(counts)} found"
+        title = f"{arm}: {hits[arm]} of {np.count_nonzero(counts)} found"
         pictures.append(_picture(title, image, boxes, labels, [row["score"] for row in own], tested.classes))
     return Example(sample.path.name, why, pictures)
 

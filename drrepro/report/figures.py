@@ -1,8 +1,6 @@
 """Figure 1 and the curves behind the tables, drawn from run records."""
 
-import json
-from collections.abc import Sequence, Sized
-from contextlib import suppress
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from drrepro.errors import UsageError
-from drrepro.experiments.plan import Plan
-from drrepro.experiments.records import Record, metrics_at
-from drrepro.files import atomic_write
-from drrepro.report.evidence import LOSSES, own_threshold, records_of
-from drrepro.shape import misfit
+from drrepro.files import atomic_write, write_png
+from drrepro.report.cells import percent
+from drrepro.report.evidence import own_threshold, records_of
+from drrepro.report.style import BACKGROUND, Style, style_of
+from drrepro.runs.folder import RunFolder
+from drrepro.runs.records import Record, metrics_at, read_metrics
+from drrepro.studies.plan import Plan
 
 matplotlib.use("Agg")
 
-COLOURS = {"focal": "#c1532f", "dr": "#1f6f8b"}
-NAMES = {"focal": "focal loss", "dr": "DR loss"}
-BACKGROUND = "#6b6b6b"
 SMOOTHING = 5  # bins of the score densities
+AXES = {"input.scale": "input scale: short side in training and test, px"}  # what the axis of a study is called
+Records = dict[str, list[Record]]  # by arm
 
 
 def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
@@ -40,19 +39,18 @@ def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
 
 
 def plan_figures(plan: Plan, runs: Path) -> dict[str, Figure]:
-    """Return what the plan's records allow, by name."""
-    by_loss = {loss: _records(plan, runs, loss) for loss in LOSSES}
-    found = {loss: records for loss, records in by_loss.items() if records}
-    if not found or plan.kind in ("grid", "nms"):
+    """Return those of the study's figures that the records allow, by name. Raises UsageError for an unknown name."""
+    if plan.study is None:
         return {}
-    if plan.kind == "scales":
-        return {"ap_scale": ap_against_scale(found)}
+    found = {arm: own for arm in plan.study.arms if (own := _records(plan, runs, arm))}
     figures = {}
-    known = {loss: [r for r in records if r["densities"] is not None] for loss, records in found.items()}
-    if all(known.values()):  # not of a secret test split
-        figures["figure1"] = score_densities([records[0] for records in known.values()])
-        figures["ap_threshold"] = ap_against_threshold(known)
-    return {**figures, "training": training_curves(found, runs)}
+    for name in plan.study.figures if found else []:
+        if name not in FIGURES:
+            raise UsageError(f"figure {name} of study {plan.study.name}: must be one of {', '.join(FIGURES)}")
+        figure = FIGURES[name](found, Style(plan.study.arms), plan, runs)
+        if figure is not None:
+            figures[name if plan.study.number else f"{plan.study.name}-{name}"] = figure
+    return figures
 
 
 def draw_figure1(records: list[Record], path: Path) -> list[Path]:
@@ -60,7 +58,8 @@ def draw_figure1(records: list[Record], path: Path) -> list[Path]:
     for record in records:
         if record["densities"] is None:
             raise UsageError(f"{record['id']}: a secret test split, so nobody here knows which scores are foreground's")
-    figure = score_densities(records)
+    losses = [record["config"]["loss"]["name"] for record in records]
+    figure = score_densities(list(zip(losses, records, strict=True)), style_of(losses))
     paths = [path.with_name(path.name.removesuffix(".png").removesuffix(".svg") + end) for end in (".png", ".svg")]
     write_png(figure, paths[0])
     with matplotlib.rc_context({"svg.hashsalt": "figure1"}):  # the same figure, the same file
@@ -68,37 +67,35 @@ def draw_figure1(records: list[Record], path: Path) -> list[Path]:
     return paths
 
 
-def write_png(figure: Figure, path: Path) -> Path:
-    """Write a figure and return its path."""
-    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=150))
-    return path
+def score_densities(records: list[tuple[str, Record]], style: Style) -> Figure:
+    """Figure 1, a column for each (arm, record): the densities of foreground and background scores, and their means.
 
-
-def score_densities(records: list[Record]) -> Figure:
-    """Figure 1, a column for each record: the densities of foreground and background scores, and their means.
-
-    Row (b) shows the background's divided by 10. The columns share their axes. Runs of one loss are told apart by id.
+    Row (b) shows the background's divided by 10. The columns share their axes. Runs of one arm are told apart by id.
     """
     figure, axes = _canvas(2, len(records), (4.2 * len(records), 6.0), sharex=True, sharey="row")
-    losses = [record["config"]["loss"]["name"] for record in records]
-    for column, (loss, record) in enumerate(zip(losses, records, strict=True)):
-        title = NAMES[loss] if losses.count(loss) == 1 else f"{NAMES[loss]}\n{record['id']}"
-        counts = record["densities"]
-        # The few thousand foreground scores are smoothed over neighbouring bins, the millions of the others are not.
-        foreground = np.convolve(_density(counts["foreground"]), np.ones(SMOOTHING) / SMOOTHING, "same")
+    arms = [arm for arm, _ in records]
+    for column, (arm, record) in enumerate(records):
+        title = style.name(arm) if arms.count(arm) == 1 else f"{style.name(arm)}\n{record['id']}"
         for row, (part, decay) in enumerate((("(a)", 1), ("(b)", 10))):
-            ax = axes[row][column]
-            background = _density(counts["background"]) / decay
-            label = "background" if decay == 1 else f"background / {decay}"
-            _fill(ax, background, f"{label}, mean", mean_score(counts["background"]), BACKGROUND)
-            _fill(ax, foreground, "foreground, mean", mean_score(counts["foreground"]), COLOURS[loss])
-            ax.set_title(f"{part} {title}")
-            ax.legend(edgecolor="none", framealpha=0.85)
+            _densities(axes[row][column], record, decay, style.colour(arm))
+            axes[row][column].set_title(f"{part} {title}")
     for ax in axes[1]:
         ax.set(xlabel="score", xlim=(0, 1))
     for row_axes in axes:
         row_axes[0].set(ylabel="density", ylim=(0, None))  # now that all is drawn, since it ends the scaling
     return figure
+
+
+def _densities(ax: Axes, record: Record, decay: int, colour: str) -> None:
+    counts = record["densities"]
+    assert counts is not None
+    # The few thousand foreground scores are smoothed over neighbouring bins, the millions of the others are not.
+    foreground = np.convolve(_density(counts["foreground"]), np.ones(SMOOTHING) / SMOOTHING, "same")
+    background = _density(counts["background"]) / decay
+    label = "background" if decay == 1 else f"background / {decay}"
+    _fill(ax, background, f"{label}, mean", mean_score(counts["background"]), BACKGROUND)
+    _fill(ax, foreground, "foreground, mean", mean_score(counts["foreground"]), colour)
+    ax.legend(edgecolor="none", framealpha=0.85)
 
 
 def mean_score(counts: list[int]) -> float:
@@ -123,48 +120,67 @@ def _density(counts: list[int]) -> npt.NDArray[np.float64]:
     return total
 
 
-def ap_against_threshold(records: dict[str, list[Record]]) -> Figure:
-    """Table 1 as curves, at every hundredth; dots are the paper's six thresholds."""
+def figure1(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
+    """Figure 1 of the first seed of each arm; none of a secret test split."""
+    first = [(arm, record) for arm, own in records.items() for record in own[:1]]
+    known = all(record["densities"] is not None for own in records.values() for record in own)
+    return score_densities(first, style) if known else None
+
+
+def ap_against_threshold(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
+    """Table 1 as curves, at every hundredth; dots are the thresholds that were configured."""
+    if not all(record["curve"] for own in records.values() for record in own):
+        return None  # of a secret test split
     figure, axes = _canvas(1, 1, (5.6, 3.8))
     ax = axes[0][0]
-    for loss, own in records.items():
-        curves = [{p["score_threshold"]: p["AP"] for p in record["curve"] if p["AP"] is not None} for record in own]
+    for arm, own in records.items():
+        curves = [_curve(record) for record in own]
         shared = sorted(set.intersection(*(set(curve) for curve in curves)))
-        _line(ax, loss, shared, [[100 * curve[t] for t in shared] for curve in curves])
+        lines = [[percent(curve[t]) for t in shared] for curve in curves]
+        ax.plot(shared, np.mean(lines, axis=0), color=style.colour(arm), label=style.name(arm))
+        if len(lines) > 1:
+            low, high = np.min(lines, axis=0), np.max(lines, axis=0)
+            ax.fill_between(shared, low, high, color=style.colour(arm), alpha=0.2)
         marks = [t for t in own[0]["config"]["evaluation"]["score_thresholds"] if t in shared]
-        means = [100 * float(np.mean([curve[t] for curve in curves])) for t in marks]
-        ax.plot(marks, means, "o", color=COLOURS[loss], markersize=4)
+        means = [percent(float(np.mean([curve[t] for curve in curves]))) for t in marks]
+        ax.plot(marks, means, "o", color=style.colour(arm), markersize=4)
     ax.set(xlabel="score threshold", ylabel="AP", xlim=(0, 1), ylim=(0, None))
     ax.legend(frameon=False)
     return figure
 
 
-def ap_against_scale(records: dict[str, list[Record]]) -> Figure:
-    """Table 2 as curves."""
+def _curve(record: Record) -> dict[float, float]:
+    """Return AP by score threshold."""
+    return {p["score_threshold"]: p["AP"] for p in record["curve"] if p["AP"] is not None and p["score_threshold"]}
+
+
+def ap_against_axis(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
+    """AP at each run's own threshold against the value of the study's axis, mean over seeds."""
     figure, axes = _canvas(1, 1, (5.6, 3.8))
-    ax = axes[0][0]
-    for loss, own in records.items():
-        points: dict[int, list[float]] = {}
+    ax, values = axes[0][0], {point.run_id: point.value for point in plan.points}
+    for arm, own in records.items():
+        points: dict[float, list[float]] = {}
         for record in own:
-            row = metrics_at(record, own_threshold(record))
-            if row is not None and row["AP"] is not None:
-                points.setdefault(record["config"]["input"]["scale"], []).append(100 * row["AP"])
-        scales = sorted(points)
-        ax.plot(scales, [float(np.mean(points[s])) for s in scales], "o-", color=COLOURS[loss], label=NAMES[loss])
-    ax.set(xlabel="input scale: short side in training and test, px", ylabel="AP", ylim=(0, None))
+            row, value = metrics_at(record, own_threshold(record)), values[record["id"]]
+            if row is not None and row["AP"] is not None and value is not None:
+                points.setdefault(value, []).append(percent(row["AP"]))
+        places = sorted(points)
+        means = [float(np.mean(points[place])) for place in places]
+        ax.plot(places, means, "o-", color=style.colour(arm), label=style.name(arm))
+    assert plan.study is not None
+    ax.set(xlabel=AXES.get(plan.study.axis, plan.study.axis), ylabel="AP", ylim=(0, None))
     ax.legend(frameon=False)
     return figure
 
 
-def training_curves(records: dict[str, list[Record]], runs: Path) -> Figure:
-    """Classification and box loss of the first seed of each loss, as logged."""
+def training_curves(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
+    """Classification and box loss of the first seed of each arm, as logged."""
     figure, axes = _canvas(1, 2, (8.4, 3.6))
-    for loss, own in records.items():
-        lines = _read_metrics(runs / own[0]["id"] / "metrics.jsonl")
+    for arm, own in records.items():
+        lines = read_metrics(RunFolder(runs / own[0]["id"]).metrics)
         for ax, part in zip(axes[0], ("classification", "box"), strict=True):
-            ax.plot(
-                [line["step"] for line in lines], [line[part] for line in lines], color=COLOURS[loss], label=NAMES[loss]
-            )
+            steps, values = [line["step"] for line in lines], [line[part] for line in lines]
+            ax.plot(steps, values, color=style.colour(arm), label=style.name(arm))
             ax.set(xlabel="step", ylabel=f"{part} loss")
     for ax in axes[0]:
         ax.set_ylim(0, None)
@@ -172,18 +188,18 @@ def training_curves(records: dict[str, list[Record]], runs: Path) -> Figure:
     return figure
 
 
-def _records(plan: Plan, runs: Path, loss: str) -> list[Record]:
+FIGURES: dict[str, Callable[[Records, Style, Plan, Path], Figure | None]] = {
+    "figure1": figure1,
+    "ap_threshold": ap_against_threshold,
+    "ap_scale": ap_against_axis,
+    "ap_axis": ap_against_axis,
+    "training": training_curves,
+}
+
+
+def _records(plan: Plan, runs: Path, arm: str) -> list[Record]:
     found = records_of(plan, runs)
-    return [found[c.run_id] for c in plan.cells if c.loss == loss and c.run_id in found]
-
-
-def _read_metrics(path: Path) -> list[dict[str, float]]:
-    """Return the lines of metrics.jsonl; a half written or damaged one is left out."""
-    lines = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        with suppress(ValueError, RecursionError):
-            lines.append(json.loads(line))
-    return [line for line in lines if not misfit(line, {"step": int, "classification": float, "box": float})]
+    return [found[point.run_id] for point in plan.points if point.arm == arm and point.run_id in found]
 
 
 def _canvas(rows: int, columns: int, size: tuple[float, float], **shared: Any) -> tuple[Figure, list[list[Axes]]]:
@@ -192,10 +208,3 @@ def _canvas(rows: int, columns: int, size: tuple[float, float], **shared: Any) -
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes.tolist()
-
-
-def _line(ax: Axes, loss: str, x: Sequence[float], curves: list[list[float]]) -> None:
-    mean = np.mean(curves, axis=0)
-    ax.plot(x, mean, color=COLOURS[loss], label=NAMES[loss])
-    if len(curves) > 1:
-        ax.fill_between(x, np.min(curves, axis=0), np.max(curves, axis=0), color=COLOURS[loss], alpha=0.2)

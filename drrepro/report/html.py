@@ -10,24 +10,30 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from drrepro.data.download import FETCHED
-from drrepro.experiments.plan import Plan
-from drrepro.experiments.records import Record, metrics_at
 from drrepro.files import write_text
 from drrepro.progress import Report
-from drrepro.report import examples, paper
-from drrepro.report.claims import FAILS, HOLDS, NOT_RUN, RULE, UNDECIDED, Claim, build_claims, claim_table
-from drrepro.report.evidence import TABLES, Evidence, gather, numbered, own_threshold
+from drrepro.report import examples
+from drrepro.report.cells import Cell, number_text, percent
+from drrepro.report.claim import FAILS, HOLDS, NOT_RUN, RULE, UNDECIDED, Claim
+from drrepro.report.claim_text import claim_table
+from drrepro.report.claims import build_claims
+from drrepro.report.evidence import Evidence, gather, of_studies, own_threshold
 from drrepro.report.figures import plan_figures
 from drrepro.report.intervals import claim_intervals
 from drrepro.report.page_figures import THEME, svg
 from drrepro.report.repeat import run_command, sweep_command
-from drrepro.report.tables import Table, build_table, display
+from drrepro.report.table import Table, line_text
+from drrepro.report.tables import build_table
+from drrepro.runs.records import Record, metrics_at
+from drrepro.studies.plan import Plan
+from drrepro.studies.study import THRESHOLD
 
 NAME = "report.html"
-SOURCES = ("paper", "ours", "95%", "difference")
+SHORT = ("paper", "ours", "95%", "difference")  # the lines of a table of AP alone
 CAPTIONS = {
     "ap_threshold": "AP against score threshold. Dots: the thresholds of Table 1; bands: the range over seeds.",
     "ap_scale": "AP against input scale, mean over seeds.",
+    "ap_axis": "AP against what the study varies, mean over seeds.",
     "figure1": "Figure 1: densities of foreground and background scores, the background's divided by 10 in (b).",
     "training": "Classification and box loss in training. The classification losses do not compare.",
 }
@@ -35,7 +41,7 @@ CAPTIONS = {
 
 def write_report(plans: list[Plan], runs: Path, data_folder: Path, results: Path, report: Report) -> Path:
     """Write report.html and return its path. Raises UsageError for a damaged record."""
-    found = numbered(gather(plans, runs, lambda done, total: report("resample test images", done, total, {})))
+    found = of_studies(gather(plans, runs, lambda done, total: report("resample test images", done, total, {})))
     claims = build_claims(found)
     records = {name: record for evidence in found for name, record in evidence.records.items()}
     page = _template().render(
@@ -68,38 +74,37 @@ def _verdicts(claims: list[Claim]) -> dict[str, int]:
 
 
 def _table(table: Table, evidence: Evidence) -> dict[str, Any]:
-    """Return a table as text: AP alone, by setting and column the cell of each source; and all metrics."""
-    text = display(table.frame)
-    cells = {(row[0], row[1]): dict(zip(text.columns[2:], row[2:], strict=True)) for row in text.to_numpy()}
-    settings = list(dict.fromkeys(text.iloc[:, 0]))
-    sources = [source for source in SOURCES if (settings[0], source) in cells]
-    columns = ("focal AP", "dr AP", "dr - focal AP")
-    short = {s: [[_cell(cells, s, source, column) for source in sources] for column in columns] for s in settings}
-    configs = [record["config"] for record in evidence.records.values()]
-    whole = {setting: {k[1]: list(v.values()) for k, v in cells.items() if k[0] == setting} for setting in settings}
+    """Return a table as text: AP alone, by setting and column the cell of each line; and all metrics."""
+    lines = [line for line in SHORT if line in table.lines]
+    columns = [column for column in table.columns if column.metric == "AP"]
+    short = {s: [[_short(line, own[c]) for line in lines] for c in columns] for s, own in table.cells.items()}
+    whole = {
+        setting: {line: [line_text(line, cell) for cell in own.values()] for line in table.lines}
+        for setting, own in table.cells.items()
+    }
+    published = table.study.published
+    elsewhere = table.paper and published is not None and table.data != published.data
     return {
         "title": table.title,
-        "number": table.number,
+        "name": table.study.title,
+        "id": f"{table.study.stem}-{table.data}",
         "data": table.data,
-        "published_on": paper.DATA[table.number]
-        if "paper" in sources and table.data != paper.SETS[table.number]
-        else None,
+        "published_on": published.of if elsewhere and published else None,
         "runs": len(evidence.records),
-        "axis": text.columns[0],
-        "sources": sources,
+        "axis": table.study.head,
+        "sources": lines,
         "short": short,
-        "columns": columns,
-        "heads": list(text.columns[2:]),
+        "columns": [str(column) for column in columns],
+        "heads": [str(column) for column in table.columns],
         "whole": whole,
-        "command": sweep_command(evidence.plan, configs),
+        "command": sweep_command(evidence.plan, [record["config"] for record in evidence.records.values()]),
     }
 
 
-def _cell(cells: dict[tuple[str, str], dict[str, str]], setting: str, source: str, column: str) -> str:
-    """Return a cell, ours with its standard deviation where there is one."""
-    text = cells[setting, source][column]
-    spread = cells.get((setting, "sd (n)"), {}).get(column) if source == "ours" else None
-    return f"{text} ± {spread.split()[0]}" if spread else text
+def _short(line: str, cell: Cell) -> str:
+    """Return what a line says of a cell, ours with its standard deviation where there is one."""
+    text, spread = line_text(line, cell), number_text(cell.percent().sd)
+    return f"{text} ± {spread}" if line == "ours" and spread else text
 
 
 def _figures(claims: list[Claim], found: list[Evidence], runs: Path, report: Report) -> dict[str, Any]:
@@ -113,14 +118,14 @@ def _figures(claims: list[Claim], found: list[Evidence], runs: Path, report: Rep
             own = drawn["sets"].setdefault(evidence.plan.data, {})
             for name, figure in plan_figures(evidence.plan, runs).items():
                 if name not in own:
-                    own[name] = (CAPTIONS[name], Markup(svg(figure, f"{evidence.plan.data}-{name}")))
+                    own[name] = (CAPTIONS[name.rpartition("-")[2]], Markup(svg(figure, f"{evidence.plan.data}-{name}")))
             report("draw figures", i + 1, len(found), {})
     return drawn
 
 
 def _examples(found: list[Evidence], runs: Path, data_folder: Path, report: Report) -> list[examples.Examples]:
-    """Return the examples of each data set that has a Table 1."""
-    own = [evidence for evidence in found if evidence.plan.kind == TABLES[0]]
+    """Return the examples of each table of score thresholds, whose runs are all of one kind."""
+    own = [evidence for evidence in found if evidence.study.axis == THRESHOLD]
     shown = []
     for i, evidence in enumerate(own):
         shown.append(examples.find_examples(evidence, runs, data_folder))
@@ -154,7 +159,7 @@ def _data_set(data: str, found: list[Evidence]) -> dict[str, Any]:
     """Return what was planned and run on a data set."""
     plans = [evidence.plan for evidence in found if evidence.plan.data == data]
     records = {name: r for e in found if e.plan.data == data for name, r in e.records.items()}.values()
-    of = {
+    of: dict[str, set[Any]] = {
         "test images": {r["data"]["test_images"] for r in records},
         "training images": {r["data"]["train_images"] for r in records},
         "classes": {len(r["data"]["classes"]) for r in records},
@@ -167,7 +172,7 @@ def _data_set(data: str, found: list[Evidence]) -> dict[str, Any]:
         "data, sha256": {r["data"]["sha256"][:16] for r in records if r["data"]["sha256"]},
     }
     facts = {key: ", ".join(map(str, sorted(values - {None}))) or "none" for key, values in of.items()}
-    planned = {cell.run_id for plan in plans for cell in plan.cells}
+    planned = {point.run_id for plan in plans for point in plan.points}
     embedded = {r["config"]["data"]["embedded"] for r in records}
     return {
         "name": data,
@@ -182,7 +187,7 @@ def _run(record: Record) -> dict[str, Any]:
     ap = row.get("AP")
     return {
         "id": record["id"],
-        "AP": "" if ap is None else f"{100 * ap:.1f}",
+        "AP": "" if ap is None else number_text(percent(ap)),
         "minutes": f"{record['cost']['train_seconds'] / 60:.1f}",
         "command": run_command(record["config"]),
     }

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from drrepro.report.figures import BACKGROUND, COLOURS
+from drrepro.report.style import BACKGROUND, COLOURS
 
 INK, PAPER = "#101010", "#fefefe"  # stand for the page's
 THEME: Any = {  # of matplotlib's settings
@@ -19,7 +19,7 @@ PAGE = {  # what a colour is on the page
     INK: "currentColor",
     PAPER: "var(--page)",
     BACKGROUND: "var(--muted)",
-    **{colour: f"var(--{loss})" for loss, colour in COLOURS.items()},
+    **{colour: f"var(--arm{place})" for place, colour in enumerate(COLOURS)},
 }
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from drrepro.config import compose, to_dict
 from drrepro.errors import UsageError
-from drrepro.experiments.plan import Plan
+from drrepro.studies.plan import Plan
+from drrepro.studies.study import DATA, THRESHOLD, load_study, study_names
 
 Content = dict[str, Any]  # a configuration as plain data, as in a record
 
-ELSEWHERE = ("runtime", "launcher")  # how, not what
+ELSEWHERE = ("runtime", "launcher", "tracker")  # how, not what
 FOUND = ("data.sha256", "weights_sha256", "schedule.tuned_lr")  # in the data and weights; for information
 ALONE = ("seed", "input.scale")  # nothing else follows from these
-AXES = {"thresholds": ("loss", "seed"), "datasets": ("loss", "seed"), "scales": ("loss", *ALONE)}
 
 
 def run_command(config: Content) -> str | None:
@@ -26,18 +26,25 @@ def run_command(config: Content) -> str | None:
 
 def sweep_command(plan: Plan, configs: list[Content]) -> str | None:
     """Return the command that makes the runs of a table, of which ``configs`` exist; None where no one command does."""
-    own = [_overrides(config) for config in configs]
-    known = [given for given in own if given is not None]
-    axes = AXES[plan.kind]
+    study = plan.study
+    if study is None or study.name not in study_names():  # one of the user's own
+        return None
+    arms = {point.arm for point in plan.points}
+    if arms != load_study(study.name).arms.keys():
+        return None
+    found = [_overrides(config) for config in configs]
+    known = [given for given in found if given is not None]
+    axes = {"loss", "seed", *([] if study.axis in (THRESHOLD, DATA) else [study.axis])}
     rest = {_words({key: value for key, value in given.items() if key not in axes}) for given in known}
-    seeds, losses, scales = (sorted({getattr(cell, axis) for cell in plan.cells}) for axis in ("seed", "loss", "scale"))
-    product = len(seeds) * len(losses) * (len(scales) if plan.kind == "scales" else 1)
-    if len(known) < len(own) or len(rest) != 1 or product != len(plan.cells) or losses != ["dr", "focal"]:
+    seeds, values = sorted({point.seed for point in plan.points}), [point.value for point in plan.points]
+    product = len(seeds) * len(arms) * len(set(values))
+    if len(known) < len(found) or len(rest) != 1 or product != len(plan.points):
         return None
     words = dict(word.split("=", 1) for word in next(iter(rest)))
-    if plan.kind == "scales" and scales[-1] != _composed((f"data={plan.data}", "loss=dr"))["input.scale"]:
-        words["input.scale"] = str(scales[-1])  # the one that the others are fractions of
-    return _line(f"sweep {plan.kind}", {**words, "seed": ",".join(map(str, seeds))})
+    largest = max((value for value in values if value is not None), default=None)
+    if study.unit and largest != _composed((f"data={plan.data}",))[study.axis]:
+        words[study.axis] = f"{largest:g}"  # the one that the others are fractions of
+    return _line(f"sweep {study.name}", {**words, "seed": ",".join(map(str, seeds))})
 
 
 def _overrides(config: Content) -> dict[str, str] | None:

@@ -1,227 +1,134 @@
-"""Tables 1-3 in the paper's layout: for each row the paper's numbers, ours, and the difference.
+"""The tables of studies, in their papers' layout, and of plans without a study.
 
 A cell without a run record stays empty. With several seeds a cell is their mean, with its standard deviation; the AP
 columns have 95% intervals where the runs kept their matches.
 """
 
-import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from drrepro.evaluation.bootstrap import RESAMPLES
-from drrepro.experiments.records import metrics_at
-from drrepro.report import paper
-from drrepro.report.claims import Claim, average_claim, dataset_claim, finding, scale_claim, threshold_claim
-from drrepro.report.evidence import LOSSES, Evidence, Floats, estimate, numbered
+from drrepro.evaluation.coco import METRICS
+from drrepro.report.cells import Cell, Floats, estimate, percent
+from drrepro.report.claim_text import finding
+from drrepro.report.claims import claims_of
+from drrepro.report.evidence import Evidence, of_studies
+from drrepro.report.table import Column, Table
+from drrepro.runs.records import metrics_at
+from drrepro.studies.study import THRESHOLD, Study
 
-COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-VOC = ("AP", "AP50", "AP75", "AP50_2007", "AP50_2010")
 NAMED = 10  # images left out, in a title
-GAIN = ("dr - focal", "AP")
-
-Column = tuple[str, str]  # loss, metric
-Place = Callable[[str], dict[str, Any]]  # setting -> what `Evidence.measured` is to take
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a numbered table is made of: its settings, metrics, where each is measured, and the claims it bears on."""
-
-    number: int
-    axis: str  # what the settings are
-    what: str  # in the title
-    settings: list[str]
-    metrics: tuple[str, ...]
-    place: Place
-    claims: list[Callable[[Evidence], Claim]]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A numbered table of one data set, per cent; ``frame`` has rows (setting, source) and columns (loss, metric).
-
-    Sources: paper, ours, difference; sd and n where there are several seeds, 95% low and 95% high where runs kept
-    their matches.
-    """
-
-    number: int
-    data: str
-    title: str
-    frame: pd.DataFrame
-    findings: list[str]  # each claim of the paper that this table bears on, with its verdict
+PLAIN = ("AP", "AP50", "AP75")  # of a table without a study
 
 
 def build_tables(found: list[Evidence]) -> list[Table]:
-    """Return the numbered tables, in their order."""
-    return [build_table(evidence) for evidence in numbered(found)]
+    """Return the tables of studies, in their order."""
+    return [build_table(evidence) for evidence in of_studies(found)]
 
 
 def build_table(evidence: Evidence) -> Table:
-    """Return the table of a plan of thresholds, scales or datasets; the paper's lines only beside what stands for it.
+    """Return the table of a study's plan; the paper's numbers only beside what stands for its data.
 
     ``plan.paper`` says so; without it there is ours alone.
     """
-    layout = layout_of(evidence)
-    frame = _frame(layout, evidence)
-    findings = [finding(claim(evidence)) for claim in layout.claims]
-    return Table(layout.number, evidence.plan.data, _title(layout, evidence, frame), frame, findings)
+    study, columns = evidence.study, table_columns(evidence)
+    cells = {s: {column: _cell(evidence, s, column) for column in columns} for s in table_settings(evidence)}
+    paper = bool(evidence.plan.paper and study.published)
+    findings = [finding(claim) for claim in claims_of(evidence) if claim.place == study.title]
+    table = Table(study, evidence.plan.data, paper, "", columns, cells, findings)
+    return replace(table, title=_title(table, evidence))
 
 
-def layout_of(evidence: Evidence) -> Layout:
-    """Return what the table of a plan is made of."""
-    return {"thresholds": _table1, "scales": _table2, "datasets": _table3}[evidence.plan.kind](evidence)
-
-
-def _table1(evidence: Evidence) -> Layout:
-    """Score thresholds, each record at each of them."""
+def table_settings(evidence: Evidence) -> list[str]:
+    """Return the rows: the study's settings, and the score thresholds at which its runs were evaluated."""
+    settings = list(evidence.study.settings)
+    if evidence.study.axis != THRESHOLD:
+        return settings
     configured = {t for r in evidence.records.values() for t in r["config"]["evaluation"]["score_thresholds"]}
-    settings = [f"{t:g}" for t in sorted({*paper.THRESHOLDS, *configured})]
-    return Layout(1, "threshold", "score thresholds", settings, COCO, _at_threshold, [threshold_claim])
+    return [f"{t:g}" for t in sorted({*map(float, settings), *configured})]
 
 
-def _table2(evidence: Evidence) -> Layout:
-    """Input scales, each record at its loss's own threshold."""
-    pixels = {cell.setting: cell.scale for cell in evidence.plan.cells}
-    sizes = ", ".join(str(pixels[s]) for s in paper.SCALES if s in pixels)
-    what = f"input scales, ours {sizes} px"
-    return Layout(2, "scale", what, list(paper.SCALES), COCO, _at_setting, [scale_claim, average_claim])
+def table_columns(evidence: Evidence) -> list[Column]:
+    """Return the columns: each metric of each arm, and the gain of each candidate.
 
-
-def _table3(evidence: Evidence) -> Layout:
-    """The second data set, each record at its loss's own threshold."""
-    metrics = VOC if any("AP50_2007" in row for r in evidence.records.values() for row in r["metrics"]) else VOC[:3]
-    return Layout(
-        3, "data", "another data set", [evidence.plan.cells[0].setting], metrics, _at_setting, [dataset_claim]
-    )
-
-
-def _at_threshold(setting: str) -> dict[str, Any]:
-    return {"threshold": float(setting)}
-
-
-def _at_setting(setting: str) -> dict[str, Any]:
-    return {"setting": setting}
-
-
-def measured(evidence: Evidence, column: Column, place: dict[str, Any]) -> dict[int, Floats]:
-    """Return by seed what a column of a table has at a place: see `Evidence.measured` and `Evidence.gains`."""
-    return evidence.gains(**place) if column == GAIN else evidence.measured(column[0], metric=column[1], **place)
-
-
-def plain_table(evidence: Evidence) -> pd.DataFrame:
-    """Return the runs of a grid or an NMS sweep, a row a measurement, per cent; empty where nothing was run."""
-    rows = []
-    for cell in evidence.plan.cells:
-        record = evidence.records.get(cell.run_id)
-        head = {"run": cell.run_id, "loss": cell.loss, **cell.axes}
-        measured = [] if record is None else record["metrics"]
-        if evidence.plan.kind == "grid" and record is not None:
-            evaluation = record["config"]["evaluation"]
-            head["split"] = evaluation["split"]
-            measured = [metrics_at(record, evaluation["score_threshold"])]
-        for row in measured or [{}]:
-            shown = {key: row.get(key) for key in ("nms_iou", "score_threshold")}
-            rows.append({**head, **shown, **{m: 100 * row[m] for m in COCO[:3] if row.get(m) is not None}})
-    return pd.DataFrame(rows)
-
-
-def as_json(table: Table) -> dict[str, Any]:
-    """Return a table as plain data."""
-    rows = json.loads(flat(table.frame).to_json(orient="records"))
-    return {"table": table.number, "data": table.data, "title": table.title, "rows": rows, "findings": table.findings}
-
-
-def display(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame as text: one decimal, differences with their sign, empty where nothing was measured.
-
-    Standard deviation and n share a row, as do the ends of an interval.
+    Every run has COCO's metrics; those of another evaluator stand there where some run has them.
     """
-    name = str(frame.index.names[0])
-    rows = []
-    for setting in frame.index.unique(0):
-        own = frame.loc[setting]
-        for source in own.index:
-            if (text := _row_text(own, source)) is not None:
-                rows.append([setting, {"sd": "sd (n)", "95% low": "95%"}.get(source, source), *text])
-    return pd.DataFrame(rows, columns=[name, "source", *_names(frame)])
+    study, rows = evidence.study, [row for record in evidence.records.values() for row in record["metrics"]]
+    metrics = [metric for metric in study.metrics if metric in METRICS or any(metric in row for row in rows)]
+    arms = [Column(arm, metric) for arm in study.arms for metric in metrics]
+    return [*arms, *gain_columns(study)]
 
 
-def _row_text(own: pd.DataFrame, source: str) -> list[str] | None:
-    """Return the cells of a source, or None where another shows them."""
-    if source in ("n", "95% high"):
-        return None
-    forms = {"sd": "{sd:.1f} ({n:.0f})", "95% low": "{95% low:.1f}..{95% high:.1f}", "difference": "{difference:+.1f}"}
-    form = forms.get(source, f"{{{source}:.1f}}")
-    cells = [{str(name): float(value) for name, value in own[column].items()} for column in own.columns]
-    return ["" if math.isnan(cell[source]) else form.format(**cell) for cell in cells]
+def gain_columns(study: Study) -> list[Column]:
+    """Return the gain in AP of each candidate over the baseline."""
+    return [Column(candidate, "AP", study.baseline) for candidate in study.candidates]
 
 
-def _names(frame: pd.DataFrame) -> list[str]:
-    return [" ".join(column) for column in frame.columns]
+def measured(evidence: Evidence, setting: str, column: Column) -> dict[int, Floats]:
+    """Return by seed what a column has at a setting: see `Evidence.measured` and `Evidence.gains`."""
+    if column.minus is not None:
+        return evidence.gains(column.arm, setting)
+    return evidence.measured(column.arm, setting, column.metric)
 
 
-def flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with one row of heads, such as "dr AP", and its index as columns."""
-    flat = frame.copy()
-    flat.columns = pd.Index(_names(frame))
-    return flat.reset_index()
+def published(study: Study, setting: str, column: Column) -> float | None:
+    """Return the paper's number of a cell, None where it has none."""
+    ours = study.published_at(setting, column.arm, column.metric)
+    if column.minus is None or ours is None:
+        return ours
+    theirs = study.published_at(setting, column.minus, column.metric)
+    return None if theirs is None else ours - theirs
 
 
-def _frame(layout: Layout, evidence: Evidence) -> pd.DataFrame:
-    columns: list[Column] = [*((loss, metric) for loss in LOSSES for metric in layout.metrics), GAIN]
-    rows: dict[tuple[str, str], list[float]] = {}
-    for setting in layout.settings:
-        own = [estimate(list(measured(evidence, column, layout.place(setting)).values())) for column in columns]
-        published = [_published(layout.number, setting, column) for column in columns]
-        if evidence.plan.paper:
-            rows[setting, "paper"] = published
-        rows[setting, "ours"] = [e.value for e in own]
-        rows[setting, "sd"] = [e.sd for e in own]
-        rows[setting, "n"] = [e.n if e.n else float("nan") for e in own]
-        for end in ("low", "high"):  # of AP alone: the other metrics are not resampled
-            rows[setting, f"95% {end}"] = [getattr(e, end) if "images" in e.basis else float("nan") for e in own]
-        if evidence.plan.paper:
-            rows[setting, "difference"] = [e.value - p for e, p in zip(own, published, strict=True)]
-    index = pd.MultiIndex.from_tuples(rows, names=[layout.axis, "source"])
-    frame = pd.DataFrame(list(rows.values()), index=index, columns=pd.MultiIndex.from_tuples(columns), dtype=float)
-    return frame.drop(index=_empty(frame), level="source")
+def _cell(evidence: Evidence, setting: str, column: Column) -> Cell:
+    paper = published(evidence.study, setting, column) if evidence.plan.paper else None
+    return estimate(list(measured(evidence, setting, column).values()), paper)
 
 
-def _empty(frame: pd.DataFrame) -> list[str]:
-    """Return the sources that say nothing anywhere in the table: no spread of single seeds, no interval."""
-    silent = [["sd", "n"], ["95% low", "95% high"]]
-    return [name for group in silent if frame.xs(group[0], level="source").isna().to_numpy().all() for name in group]
-
-
-def _published(number: int, setting: str, column: Column) -> float:
-    numbers = paper.paper_numbers()
-    if column == GAIN:
-        return _published(number, setting, ("dr", "AP")) - _published(number, setting, ("focal", "AP"))
-    loss, metric = column
-    row = setting if number < 3 else paper.SETS[3]
-    return float(numbers[metric].get((number, loss, row), float("nan"))) if metric in numbers else float("nan")
-
-
-def _title(layout: Layout, evidence: Evidence, frame: pd.DataFrame) -> str:
-    plan, records = evidence.plan, evidence.records.values()
+def _title(table: Table, evidence: Evidence) -> str:
+    plan, study, records = evidence.plan, table.study, evidence.records.values()
     seeds = sorted({r["config"]["seed"] for r in records})
     steps = sorted({r["config"]["schedule"]["steps"] for r in records})
     split = {r["config"]["evaluation"]["split"] for r in records} - {"test"}
     ours = f"ours: {plan.data}{' ' + '/'.join(sorted(split)) if split else ''}"
-    detail = f", {len(records)} of {len(plan.cells)} runs"
+    detail = f", {len(records)} of {len(plan.points)} runs"
     if records:
         detail += f", {'/'.join(map(str, steps))} steps, seed {','.join(map(str, seeds))}"
-    if "95% low" in frame.index.unique("source"):
-        spread = " and the spread over seeds" if "sd" in frame.index.unique("source") else ""
+    if "95%" in table.lines:
+        spread = " and the spread over seeds" if "sd (n)" in table.lines else ""
         detail += f"; 95%: from {RESAMPLES} resamples of the test images{spread}"
-    left_out = sorted({Path(path).name for r in records for path in r["data"].get("dropped_images", {})})
+    left_out = sorted({Path(path).name for r in records for path in r["data"]["dropped_images"]})
     if left_out:
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
         detail += f"; {len(left_out)} bad images left out: {', '.join(left_out[:NAMED])}{more}"
-    published = f"paper: {paper.DATA[layout.number]}; " if plan.paper else ""
-    return f"Table {layout.number}, {layout.what} ({published}{ours}{detail})"
+    paper = f"paper: {study.published.of}; " if plan.paper and study.published else ""
+    return f"{study.title}, {study.what}{_values(evidence)} ({paper}{ours}{detail})"
+
+
+def _values(evidence: Evidence) -> str:
+    """Return the values that the settings stand for, where these are fractions of the configured one."""
+    if not evidence.study.unit:
+        return ""
+    values = {point.setting: point.value for point in evidence.plan.points}
+    shown = ", ".join(f"{values[s]:g}" for s in evidence.study.settings if values.get(s) is not None)
+    return f", ours {shown} {evidence.study.unit}"
+
+
+def plain_table(evidence: Evidence) -> pd.DataFrame:
+    """Return the runs of a plan without a study, a row a measurement, per cent; empty where nothing was run."""
+    rows = []
+    for point in evidence.plan.points:
+        record = evidence.records.get(point.run_id)
+        head: dict[str, Any] = {"run": point.run_id, "loss": point.arm, **point.axes}
+        found = [] if record is None else record["metrics"]
+        if record is not None and not evidence.plan.every_row:
+            evaluation = record["config"]["evaluation"]
+            head["split"] = evaluation["split"]
+            found = [metrics_at(record, evaluation["score_threshold"]) or {}]
+        for row in found or [{}]:
+            shown = {key: row.get(key) for key in ("nms_iou", "score_threshold")}
+            rows.append({**head, **shown, **{m: percent(v) for m in PLAIN if (v := row.get(m)) is not None}})
+    return pd.DataFrame(rows)

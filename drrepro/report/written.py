@@ -5,19 +5,20 @@ interval again without running anything: see `drrepro.report.verify`.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from drrepro.errors import UsageError
-from drrepro.experiments.plan import read_plan
-from drrepro.experiments.records import load_record
 from drrepro.files import atomic_write, write_text
-from drrepro.report.claims import RULE, Claim, as_json, claim_table
-from drrepro.report.evidence import TABLES, Evidence, Floats
-from drrepro.report.tables import Table, build_tables, display, flat, plain_table
+from drrepro.report.claim import RULE, Claim
+from drrepro.report.claim_text import as_json, claim_table
+from drrepro.report.evidence import Evidence, Resampled
+from drrepro.report.table import Table, display, flat
+from drrepro.report.tables import build_tables, plain_table
+from drrepro.runs.records import load_record
+from drrepro.studies.plan import as_dict, read_plan
 
 Files = dict[str, str]  # text by path under results/
 
@@ -28,7 +29,7 @@ def table_files(found: list[Evidence]) -> Files:
     for table in build_tables(found):
         files |= _table_files(table)
     for evidence in found:
-        if evidence.plan.kind not in TABLES:
+        if evidence.plan.study is None:
             files |= _plain_files(f"{evidence.plan.data}/{evidence.plan.name}", plain_table(evidence))
     for data in sorted({evidence.plan.data for evidence in found}):
         files |= _plain_files(f"{data}/runs", _run_table(found, data))
@@ -54,7 +55,7 @@ def keep(found: list[Evidence], results: Path) -> list[Path]:
     paths = []
     for evidence in found:
         folder = results / evidence.plan.data
-        files = {f"plans/{evidence.plan.name}.json": json.dumps(asdict(evidence.plan), indent=1) + "\n"}
+        files = {f"plans/{evidence.plan.name}.json": json.dumps(as_dict(evidence.plan), indent=1) + "\n"}
         files |= {f"records/{name}.json": json.dumps(record) + "\n" for name, record in evidence.records.items()}
         paths += write_files(files, folder)
         for name in evidence.records:
@@ -71,36 +72,38 @@ def read_kept(results: Path) -> list[Evidence]:
     found = []
     for path in paths:
         plan, folder = read_plan(path), path.parents[1]
-        read = {cell.run_id: load_record(folder / "records" / f"{cell.run_id}.json") for cell in plan.cells}
+        read = {point.run_id: load_record(folder / "records" / f"{point.run_id}.json") for point in plan.points}
         records = {name: record for name, record in read.items() if record is not None}
         resampled = {name: _read_resampled(folder / "resampled" / f"{name}.npz") for name in records}
         found.append(Evidence(plan, records, resampled))
     return found
 
 
-def _write_resampled(path: Path, resampled: dict[float, Floats]) -> Path:
+def _write_resampled(path: Path, resampled: Resampled) -> Path:
     thresholds, ap = np.array(list(resampled)), np.stack(list(resampled.values()))
-    atomic_write(path, lambda file: np.savez_compressed(file, thresholds=thresholds, ap=ap))
+    atomic_write(path, lambda file: np.savez_compressed(file, thresholds=thresholds, AP=ap))
     return path
 
 
-def _read_resampled(path: Path) -> dict[float, Floats]:
-    """Return AP of each resample, per cent, by score threshold; nothing where none was kept."""
+def _read_resampled(path: Path) -> Resampled:
+    """Return AP of each resample by score threshold; nothing where none was kept."""
     if not path.is_file():
         return {}
     try:
         with np.load(path, allow_pickle=False) as kept:
-            return dict(zip(kept["thresholds"].tolist(), kept["ap"], strict=True))
+            ap = kept["AP"] if "AP" in kept else kept["ap"] / 100  # as drrepro 1 kept it, in per cent
+            return dict(zip(kept["thresholds"].tolist(), ap, strict=True))
     except Exception as error:  # numpy raises whatever the damaged bytes make it raise
         raise UsageError(f"{path}: not readable ({error}); remove it to do without intervals of this run") from None
 
 
 def _table_files(table: Table) -> Files:
-    stem = f"{table.data}/table{table.number}"
-    text = display(table.frame)
+    stem = f"{table.data}/{table.study.stem}"
+    text = display(table)
     note = "\n".join(["", *(f"- {finding}" for finding in table.findings)])
     markdown = text.to_markdown(index=False, disable_numparse=True)  # numparse would drop the zero of 35.0
-    latex = text.to_latex(index=False, escape=True, caption=table.title, label=f"tab:{table.data}{table.number}")
+    label = f"tab:{table.data}{table.study.number or table.study.name}"
+    latex = text.to_latex(index=False, escape=True, caption=table.title, label=label)
     return {
         f"{stem}.csv": flat(table.frame).to_csv(index=False, float_format="%.4f"),
         f"{stem}.md": f"{table.title}\n\n{markdown}\n{note}\n",

@@ -12,9 +12,8 @@ from torch import Tensor
 from drrepro.errors import RunError
 from drrepro.files import atomic_write, remove_leftovers
 from drrepro.models.retinanet import RetinaNet
+from drrepro.runs.folder import RunFolder
 from drrepro.shape import misfit
-
-NAME, BEFORE = "checkpoint.pt", "checkpoint.before.pt"  # the last one, and the last but one in case that is damaged
 
 SHAPE = {
     "step": int,
@@ -50,10 +49,11 @@ def save_checkpoint(
     }
     packed = io.BytesIO()  # torch.save hides what a full disk says
     torch.save(state, packed)
-    remove_leftovers(directory / NAME)
-    if (directory / NAME).is_file():
-        (directory / NAME).replace(directory / BEFORE)
-    atomic_write(directory / NAME, lambda file: file.write(packed.getbuffer()))
+    last, before = RunFolder(directory).checkpoints
+    remove_leftovers(last)
+    if last.is_file():
+        last.replace(before)
+    atomic_write(last, lambda file: file.write(packed.getbuffer()))
 
 
 def load_checkpoint(directory: Path) -> dict[str, Any] | None:
@@ -63,7 +63,7 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     is unpickled but tensors and plain containers.
     """
     damage = ""
-    for path in (directory / NAME, directory / BEFORE):
+    for path in RunFolder(directory).checkpoints:
         if path.is_file():
             try:
                 with ZipFile(path) as packed:
@@ -100,7 +100,7 @@ def resume(
         torch.set_rng_state(state["rng"])
     except Exception as error:  # torch raises whatever the contents make it raise
         why = f"is not of this model and optimizer ({_first_line(error)})"
-        raise RunError(f"{directory / NAME}: {why}; remove it to train again") from None
+        raise RunError(f"{RunFolder(directory).checkpoint}: {why}; remove it to train again") from None
     return state["step"], state["seconds"]
 
 

@@ -14,8 +14,8 @@ from drrepro.config import compose, load_config, run_id
 from drrepro.data import images
 from drrepro.data.splits import open_splits
 from drrepro.errors import UsageError
-from drrepro.experiments.records import read_record
 from drrepro.files import write_json
+from drrepro.runs.records import read_record
 from tests.conftest import TINY
 
 IMAGES = {"train": 900, "test": 100}

@@ -12,10 +12,10 @@ import pytest
 
 from drrepro.config import compose, run_id
 from drrepro.errors import RunError
-from drrepro.experiments.records import read_record
 from drrepro.experiments.run import run
-from drrepro.experiments.states import all_states, state_of
 from drrepro.progress import silent
+from drrepro.runs.records import read_record
+from drrepro.runs.states import all_states, state_of
 from drrepro.training.checkpoint import load_checkpoint
 from tests.conftest import TINY
 

@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 
 from drrepro.config import compose, run_id, to_dict
 from drrepro.experiments.launchers import build_launcher
-from drrepro.experiments.lock import owner
-from drrepro.experiments.records import read_record
 from drrepro.experiments.run import run
-from drrepro.experiments.states import state_of
 from drrepro.experiments.sweep import sweep
 from drrepro.files import write_text
 from drrepro.progress import silent
+from drrepro.runs.lock import owner
+from drrepro.runs.records import read_record
+from drrepro.runs.states import state_of
 from drrepro.training.checkpoint import load_checkpoint
 from tests.conftest import DIVERGING, TINY
 from tests.processes import start, until

@@ -7,18 +7,21 @@ from functools import cache
 import numpy as np
 import pytest
 
-from drrepro.experiments import plan
 from drrepro.report import claims
-from drrepro.report.evidence import Estimate, gather
+from drrepro.report.cells import Cell, interval_text
+from drrepro.report.claim import RULE, Part
+from drrepro.report.evidence import gather
+from drrepro.report.paper_claims import ABOUT_TWO
 from drrepro.report.written import claim_files
+from drrepro.studies import plan
 from tests.report.test_tables import fake
 
 CLAIMS = {
-    "threshold": plan.thresholds,
-    "separation": plan.thresholds,
-    "scale": plan.scales,
-    "average": plan.scales,
-    "dataset": plan.datasets,
+    "threshold": "thresholds",
+    "separation": "thresholds",
+    "scale": "scales",
+    "average": "scales",
+    "dataset": "datasets",
 }
 
 
@@ -29,7 +32,7 @@ def _fewer_resamples(monkeypatch):
 
 @cache
 def planned(name, seeds):
-    return CLAIMS[name]([f"seed={seeds}"])
+    return plan.plan_study(CLAIMS[name], [f"seed={seeds}"])
 
 
 def claim(name, runs, ap, seeds="0", images=400, **more):
@@ -72,7 +75,7 @@ def thresholds(moves, falls):
 def test_the_interval_of_one_seed_decides(tmp_path, name, ap, verdict):
     found = claim(name, tmp_path, ap)
     assert found.verdict == verdict
-    assert {part.estimate.basis for part in found.parts} == {"images"}
+    assert {part.cell.basis for part in found.parts} == {"images"}
 
 
 def test_about_two_holds_when_the_interval_lies_from_one_to_three(tmp_path):
@@ -82,8 +85,8 @@ def test_about_two_holds_when_the_interval_lies_from_one_to_three(tmp_path):
     found = claim("average", tmp_path, ap, images=2000)
     (part,) = found.parts
     assert found.verdict == "holds"
-    assert 1 < part.estimate.low < 2 < part.estimate.high < 3
-    assert part.paper == pytest.approx(1.92)
+    assert 0.01 < part.cell.low < 0.02 < part.cell.high < 0.03
+    assert part.shown().cell.published == pytest.approx(1.92)
 
 
 def densities(distance, spread=0.0):
@@ -113,17 +116,17 @@ def test_separation_is_decided_by_the_spread_over_seeds(tmp_path, seeds, own, ve
     found = claim("separation", tmp_path, gain(0), seeds, images=0, densities=own)
     assert found.verdict == verdict
     gap, overlap = found.parts
-    assert gap.estimate.basis == ("seeds" if "," in seeds else "")
-    assert gap.paper is overlap.paper is None
+    assert gap.cell.basis == ("seeds" if "," in seeds else "")
+    assert gap.cell.published is overlap.cell.published is None
 
 
 def test_gap_and_overlap_are_those_of_the_histograms(tmp_path):
     gap, overlap = claim("separation", tmp_path, gain(0), images=0, densities=densities(0.3)).parts
-    assert gap.estimate.value == pytest.approx(0.3 - 0.2)
+    assert gap.cell.value == pytest.approx(0.3 - 0.2)
     assert "DR - focal 0.30 - 0.20" in gap.what
     # 41 bins of foreground from 80, 81 of background up to bin 100 with focal, up to 80 with DR
     assert "focal - DR 0.259 - 0.012" in overlap.what
-    assert overlap.estimate.value == pytest.approx(20 / 81)
+    assert overlap.cell.value == pytest.approx(20 / 81)
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -153,7 +156,7 @@ def test_claims_without_a_plan_are_not_run():
 def test_a_run_without_matches_leaves_a_claim_undecided(tmp_path):
     found = claim("dataset", tmp_path, gain(0.1), images=0)
     assert found.verdict == "undecided"
-    assert math.isnan(found.parts[0].estimate.low)
+    assert math.isnan(found.parts[0].cell.low)
 
 
 def test_seeds_that_disagree_leave_a_claim_undecided(tmp_path):
@@ -165,9 +168,9 @@ def test_seeds_that_disagree_leave_a_claim_undecided(tmp_path):
     found = claim("dataset", tmp_path / "three", ap, seeds="0,1,2")
     assert found.verdict == "undecided"
     (part,) = found.parts
-    assert (part.estimate.n, part.estimate.basis) == (3, "images and seeds")
-    assert part.estimate.value == pytest.approx(10)
-    assert part.estimate.sd == pytest.approx(6)
+    assert (part.cell.n, part.cell.basis) == (3, "images and seeds")
+    assert part.cell.value == pytest.approx(0.1)
+    assert part.cell.sd == pytest.approx(0.06)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_seeds_that_disagree_leave_a_claim_undecided(tmp_path):
     ],
 )
 def test_the_interval_must_lie_wholly_on_one_side(low, high, verdict):
-    part = claims.Part("mean", Estimate(2.0, math.nan, 1, low, high, "images"), *claims.ABOUT_TWO)
+    part = Part("mean", Cell(0.02, math.nan, 1, low / 100, high / 100, "images"), *ABOUT_TWO)
     assert part.verdict == verdict
 
 
@@ -189,13 +192,13 @@ def test_claims_are_written_with_their_rule(tmp_path):
     found = claim("dataset", tmp_path, gain(0.1))
     files = claim_files([found])
     written = json.loads(files["claims.json"])
-    assert written["rule"] == claims.RULE
+    assert written["rule"] == RULE
     (one,) = written["claims"]
     (part,) = one["parts"]
     assert (one["verdict"], one["data"], one["place"]) == ("holds", "letters", "Table 3")
     assert (part["paper"], part["should_be"], part["sd"]) == (pytest.approx(1.7), "above 0", None)
     assert part["value"] == pytest.approx(10)
     text = files["claims.md"]
-    assert claims.RULE in text
+    assert RULE in text
     assert "| holds" in text
-    assert claims.interval_text(found.parts[0].estimate) in text
+    assert interval_text(found.parts[0].shown().cell) in text

@@ -10,27 +10,28 @@ from PIL import Image
 
 from drrepro.data.splits import open_split
 from drrepro.evaluation.coco import match_detections
-from drrepro.experiments import plan
-from drrepro.experiments.records import DETECTIONS, write_detections, write_matches
 from drrepro.report.evidence import Evidence, records_of
 from drrepro.report.examples import choose, find_examples, objects_found
+from drrepro.runs.folder import RunFolder
+from drrepro.runs.records import write_detections, write_matches
+from drrepro.studies import plan
 from tests.report.test_tables import fake, robust
 
 
 def test_the_furthest_either_way_and_random_ones_are_chosen():
     gain, objects = np.array([0, 2, -3, 5, 4, -1, 1, 0, 0]), np.array([1, 2, 3, 0, 4, 1, 1, 1, 1])
-    chosen = choose(gain, objects)
+    chosen = choose(gain, objects, ("DR", "focal"))
     assert [i for i, why in chosen.items() if why == "DR finds most more"] == [4, 1]
     assert [i for i, why in chosen.items() if why == "focal finds most more"] == [2, 5]
     drawn = [i for i, why in chosen.items() if why == "at random"]
     assert len(drawn) == 2
     assert set(drawn) <= {0, 6, 7, 8}  # an image without an object is never shown
-    assert choose(gain, objects) == chosen
+    assert choose(gain, objects, ("DR", "focal")) == chosen
 
 
 @pytest.mark.parametrize("gain", [[], [0], [1, 2], [-1], [3, -1, 0]])
 def test_an_image_is_shown_once_and_for_what_is_true(gain):
-    chosen = choose(np.array(gain, dtype=np.int64), np.ones(len(gain), np.int64))
+    chosen = choose(np.array(gain, dtype=np.int64), np.ones(len(gain), np.int64), ("DR", "focal"))
     assert len(chosen) == len(gain)
     for place, why in chosen.items():
         assert {"DR finds most more": gain[place] > 0, "focal finds most more": gain[place] < 0}.get(why, True)
@@ -51,7 +52,7 @@ def detections(tested, sure):
 @pytest.fixture
 def evidence(data_folder, tmp_path):
     """Two runs on the tiny digits; DR is right in all, focal in half."""
-    planned, configs = plan.thresholds([])
+    planned, configs = plan.plan_study("thresholds", [])
     fake(tmp_path, (planned, configs), robust)
     tested = open_split(configs[0].data, "test", data_folder)
     for config in configs:
@@ -62,7 +63,7 @@ def evidence(data_folder, tmp_path):
 
 
 def test_the_objects_found_are_those_that_the_best_detections_match(data_folder):
-    tested = open_split(plan.thresholds([])[1][0].data, "test", data_folder)
+    tested = open_split(plan.plan_study("thresholds", [])[1][0].data, "test", data_folder)
     truth, rows = tested.ground_truth(), detections(tested, 0.5)
     hits, objects = objects_found(match_detections(truth, rows), threshold=0.6)
     assert 0 < hits.sum() < objects.sum() == len(truth["annotations"])
@@ -113,9 +114,9 @@ def test_without_images_or_detections_it_says_why(evidence, data_folder, tmp_pat
     elsewhere = find_examples(evidence, tmp_path, tmp_path / "nowhere")
     assert elsewhere.examples == []
     assert "drrepro data make" in elsewhere.missing
-    (tmp_path / evidence.of("dr")[0]["id"] / DETECTIONS).write_bytes(b"no gzip")
+    RunFolder(tmp_path / evidence.of("dr")[0]["id"]).detections.write_bytes(b"no gzip")
     damaged = find_examples(evidence, tmp_path, data_folder)
-    assert DETECTIONS in damaged.missing
+    assert "detections.json.gz" in damaged.missing
     write_detections(
         tmp_path / evidence.of("dr")[0]["id"], [{"image_id": 999, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1.0}]
     )

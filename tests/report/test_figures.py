@@ -8,16 +8,18 @@ from typer.testing import CliRunner
 
 from drrepro.cli import app
 from drrepro.errors import UsageError
-from drrepro.experiments import plan
-from drrepro.report.figures import _read_metrics, draw_figures, mean_score, score_densities
+from drrepro.report.figures import draw_figures, mean_score, score_densities
+from drrepro.report.style import style_of
+from drrepro.runs.records import read_metrics
+from drrepro.studies import plan
 from tests.report.test_tables import fake, robust
 
 
 def test_figures_are_drawn_from_what_is_there(tmp_path):
     runs = tmp_path / "runs"
-    fake(runs, plan.thresholds([]), robust)
-    fake(runs, plan.scales([]), robust)
-    plan.save_plan(plan.datasets([])[0], runs)  # planned, never run
+    fake(runs, plan.plan_study("thresholds", []), robust)
+    fake(runs, plan.plan_study("scales", []), robust)
+    plan.save_plan(plan.plan_study("datasets", [])[0], runs)  # planned, never run
     paths = draw_figures(plan.load_plans(runs), runs, tmp_path / "results")
     names = {path.relative_to(tmp_path / "results").as_posix() for path in paths}
     assert names == {f"digits/{name}.png" for name in ("figure1", "ap_threshold", "training", "ap_scale")}
@@ -32,7 +34,7 @@ def one_run(loss="dr", name="a", **densities):
 
 def test_figure_1_shows_densities_and_the_background_divided_by_ten():
     record = one_run(foreground=[0] * 140 + [4] * 60, background=[8] * 60 + [0] * 140)
-    figure = score_densities([record])
+    figure = score_densities([("dr", record)], style_of(["dr"]))
     top, bottom = figure.axes
     names = [text.get_text() for text in bottom.get_legend().get_texts()]
     assert names == ["background / 10, mean 0.15", "foreground, mean 0.85"]
@@ -44,7 +46,8 @@ def test_figure_1_shows_densities_and_the_background_divided_by_ten():
 def test_figure_1_shows_runs_beside_each_other_on_the_same_axes():
     low = one_run(foreground=[1] * 200, background=[1] * 200)
     high = one_run(name="b", foreground=[0, 1] * 100, background=[200] + [0] * 199)
-    figure = score_densities([low, high, one_run("focal", "c", foreground=[0] * 200, background=[0] * 200)])
+    none = one_run("focal", "c", foreground=[0] * 200, background=[0] * 200)
+    figure = score_densities([("dr", low), ("dr", high), ("focal", none)], style_of(["dr", "focal"]))
     assert [ax.get_title() for ax in figure.axes[:3]] == ["(a) DR loss\na", "(a) DR loss\nb", "(a) focal loss"]
     for row in (figure.axes[:3], figure.axes[3:]):
         assert len({ax.get_ylim() for ax in row}) == 1
@@ -59,9 +62,9 @@ def test_the_mean_score_is_that_of_the_histogram(counts, mean):
 
 
 def test_figure_1_of_any_runs_by_the_command(environment):
-    planned = plan.thresholds([])
+    planned = plan.plan_study("thresholds", [])
     fake(environment, planned, robust)
-    for name, cell in zip(("other", "mine"), planned[0].cells, strict=True):
+    for name, cell in zip(("other", "mine"), planned[0].points, strict=True):
         (environment / cell.run_id).rename(environment / name)
     command = ["report", "figure1", "mine", "run:other", "--output", "of.mine", "--json"]
     assert json.loads(CliRunner().invoke(app, command).stdout) == ["of.mine.png", "of.mine.svg"]
@@ -79,4 +82,4 @@ def test_half_written_lines_of_the_metrics_are_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(
         b'{"step": 1, "classification": 1.5, "box": 2}\n\xff\n' + b"[" * 200_000 + b'\n{"step": 2}\n{"step": 3, "cla'
     )
-    assert [line["step"] for line in _read_metrics(tmp_path / "metrics.jsonl")] == [1]
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1]

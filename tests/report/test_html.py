@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from drrepro.cli import app
 from drrepro.data.splits import open_split
 from drrepro.evaluation.coco import match_detections
-from drrepro.experiments import plan
-from drrepro.experiments.records import write_detections, write_matches
-from drrepro.report.claims import Claim
+from drrepro.report.claim import Claim
 from drrepro.report.intervals import claim_intervals
+from drrepro.runs.records import write_detections, write_matches
+from drrepro.studies import plan
 from tests.report.test_examples import detections
 from tests.report.test_tables import fake, robust
 
@@ -38,13 +38,13 @@ def make_runs(runs, data_folder):
     """Runs of all tables but one run of Table 2; the two of Table 1 on digits have detections."""
     for planned in plan.everything(["seed=0,1"]):
         fake(runs, planned, robust, images=8)
-    _, configs = plan.thresholds([])
+    _, configs = plan.plan_study("thresholds", [])
     tested = open_split(configs[0].data, "test", data_folder)
     for config in configs:
         found = detections(tested, 0.5)
         write_detections(runs / plan.run_id(config), found)
         write_matches(runs / plan.run_id(config), match_detections(tested.ground_truth(), found))
-    missing = next(cell.run_id for cell in plan.scales([])[0].cells if cell.setting == "600")
+    missing = next(cell.run_id for cell in plan.plan_study("scales", [])[0].points if cell.setting == "600")
     (runs / missing / "record.json").unlink()
 
 
@@ -120,7 +120,7 @@ def test_the_ids_of_a_page_are_its_own_and_nothing_is_linked_from_outside(page):
 
 
 def test_names_are_escaped(environment, data_folder):
-    planned, configs = plan.thresholds(["data=voc_custom", "data.root='<b>&'"])
+    planned, configs = plan.plan_study("thresholds", ["data=voc_custom", "data.root='<b>&'"])
     fake(environment, (planned, configs), robust)
     CliRunner().invoke(app, ["report", "html", "--quiet", "--results", "."], catch_exceptions=False)
     text = Path("report.html").read_text()

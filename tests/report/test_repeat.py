@@ -5,8 +5,8 @@ import shlex
 import pytest
 
 from drrepro.config import compose, run_id, to_dict
-from drrepro.experiments import plan
 from drrepro.report.repeat import run_command, sweep_command
+from drrepro.studies import plan
 
 
 def overrides_of(command, name):
@@ -48,24 +48,24 @@ def test_what_options_of_ones_own_folder_made_has_no_command(tmp_path):
 @pytest.mark.parametrize(
     ("build", "given"),
     [
-        (plan.thresholds, ["seed=0,1", "schedule.steps=7"]),
-        (plan.scales, ["seed=2", "data=letters"]),
-        (plan.scales, ["input.scale=64"]),
-        (plan.datasets, []),
+        ("thresholds", ["seed=0,1", "schedule.steps=7"]),
+        ("scales", ["seed=2", "data=letters"]),
+        ("scales", ["input.scale=64"]),
+        ("datasets", []),
     ],
 )
 def test_the_command_of_a_table_makes_its_runs(build, given):
-    planned, configs = build(given)
+    planned, configs = plan.plan_study(build, given)
     said = sweep_command(planned, plain(configs))
     assert said == sweep_command(planned, plain(configs[:1]))  # of a sweep that was stopped
-    again, _ = build(overrides_of(said, f"sweep {planned.kind}"))
-    assert {cell.run_id for cell in again.cells} == {cell.run_id for cell in planned.cells}
+    again, _ = plan.plan_study(build, overrides_of(said, f"sweep {planned.name}"))
+    assert {cell.run_id for cell in again.points} == {cell.run_id for cell in planned.points}
 
 
 def test_runs_that_no_one_command_makes_have_none():
-    planned, configs = plan.thresholds(["loss=dr"])
+    planned, configs = plan.plan_study("thresholds", ["loss=dr"])
     assert sweep_command(planned, plain(configs)) is None  # a sweep takes both
-    planned, configs = plan.thresholds([])
+    planned, configs = plan.plan_study("thresholds", [])
     configs[0].schedule.steps = 7
     assert sweep_command(planned, plain(configs)) is None
     assert sweep_command(planned, []) is None

@@ -8,11 +8,14 @@ import pytest
 
 from drrepro.config import to_dict
 from drrepro.evaluation.bootstrap import draw_counts, resampled_ap
-from drrepro.evaluation.coco import Matches
-from drrepro.experiments import plan
-from drrepro.experiments.records import read_matches, write_matches, write_record
+from drrepro.evaluation.coco import METRICS, Matches
 from drrepro.report import paper, tables, written
 from drrepro.report.evidence import gather
+from drrepro.report.table import display
+from drrepro.runs.records import read_matches, write_matches, write_record
+from drrepro.studies import plan
+from drrepro.studies.study import PAPER, load_study
+from tests.conftest import shared
 
 
 def fake(
@@ -26,7 +29,7 @@ def fake(
         metrics = []
         for threshold in sorted({*config.evaluation.score_thresholds, config.evaluation.score_threshold}):
             value = ap(config, threshold)
-            row = dict.fromkeys(tables.COCO[:5], value) | {"APl": None}
+            row = dict.fromkeys(METRICS[:5], value) | {"APl": None}
             row |= {"AP50_2007": value, "AP50_2010": value} if voc else {}
             metrics.append({"nms_iou": config.evaluation.nms_iou, "score_threshold": threshold, **row})
         name = plan.run_id(config)
@@ -39,7 +42,7 @@ def fake(
                 "curve": [{"score_threshold": t / 100, "AP": ap(config, t / 100)} for t in range(5, 96)],
                 "densities": densities(config),
                 "data": {"train_images": 8, "test_images": 8, "sha256": None, "classes": list("0123456789")}
-                | {"dropped_boxes": []},
+                | {"dropped_boxes": [], "dropped_images": {}},
                 "cost": {
                     **{"train_seconds": 1.0, "train_cpu_seconds": 1.0, "steps_per_second": 2.0},
                     **{"peak_memory_mb": 3, "parameters": 4},
@@ -82,7 +85,7 @@ def only(runs):
 
 
 def test_table_1_has_the_papers_layout_and_its_numbers(tmp_path):
-    fake(tmp_path, plan.thresholds([]), robust)
+    fake(tmp_path, plan.plan_study("thresholds", []), robust)
     table = only(tmp_path)
     assert list(table.frame.index.unique(0)) == ["0.05", "0.1", "0.2", "0.3", "0.4", "0.5"]
     assert table.frame.loc[("0.05", "paper"), ("focal", "AP")] == 36.1
@@ -98,21 +101,21 @@ def test_table_1_has_the_papers_layout_and_its_numbers(tmp_path):
 
 
 def test_a_claim_that_does_not_hold_is_printed(tmp_path):
-    fake(tmp_path, plan.thresholds([]), fragile, images=400)
+    fake(tmp_path, plan.plan_study("thresholds", []), fragile, images=400)
     assert only(tmp_path).findings[0].startswith("does not hold: From score threshold 0.05")
     assert "moves by: 9.0 (95% " in only(tmp_path).findings[0]
 
 
 def test_a_cell_without_a_record_stays_empty(tmp_path):
-    planned = plan.scales([])
+    planned = plan.plan_study("scales", [])
     fake(tmp_path, planned, robust)
-    missing = next(c for c in planned[0].cells if c.loss == "dr" and c.setting == "600")
+    missing = next(c for c in planned[0].points if c.arm == "dr" and c.setting == "600")
     (tmp_path / missing.run_id / "record.json").unlink()
     table = only(tmp_path)
     assert pd.isna(table.frame.loc[("600", "ours"), ("dr", "AP")])
     assert table.frame.loc[("500", "ours"), ("dr", "AP")] == pytest.approx(35.0)
     assert table.findings[0].startswith("not run: The AP of DR is above that of focal at every")
-    shown = tables.display(table.frame)
+    shown = display(table)
     row = shown[(shown["scale"] == "600") & (shown["source"] == "ours")].iloc[0]
     assert row["dr AP"] == ""
     assert row["dr - focal AP"] == ""
@@ -120,7 +123,7 @@ def test_a_cell_without_a_record_stays_empty(tmp_path):
 
 
 def test_no_record_at_all_says_not_run(tmp_path):
-    for planned in (plan.thresholds([]), plan.scales([]), plan.datasets([])):
+    for planned in (plan.plan_study("thresholds", []), plan.plan_study("scales", []), plan.plan_study("datasets", [])):
         plan.save_plan(planned[0], tmp_path)
     for table in tables.build_tables(gather(plan.load_plans(tmp_path), tmp_path)):
         assert table.frame.xs("ours", level="source").isna().all(axis=None)
@@ -128,15 +131,25 @@ def test_no_record_at_all_says_not_run(tmp_path):
 
 
 def test_table_3_has_the_metrics_of_the_development_kit_beside_the_papers(tmp_path):
-    fake(tmp_path, plan.datasets([]), robust, voc=True)
+    fake(tmp_path, plan.plan_study("datasets", []), robust, voc=True)
     table = only(tmp_path)
-    assert [metric for loss, metric in table.frame.columns if loss == "dr"] == list(tables.VOC)
+    assert [metric for loss, metric in table.frame.columns if loss == "dr"] == [
+        "AP",
+        "AP50",
+        "AP75",
+        "AP50_2007",
+        "AP50_2010",
+    ]
     assert table.frame.loc[("voc2007", "paper"), ("dr", "AP50")] == 68.6
     assert pd.isna(table.frame.loc[("voc2007", "paper"), ("dr", "AP50_2007")])
 
 
 def test_seeds_are_averaged_with_their_standard_deviation_and_number(tmp_path):
-    fake(tmp_path, plan.thresholds(["seed=0,1,2"]), lambda c, t: 0.3 + 0.03 * c.seed * (c.loss.name == "dr"))
+    fake(
+        tmp_path,
+        plan.plan_study("thresholds", ["seed=0,1,2"]),
+        lambda c, t: 0.3 + 0.03 * c.seed * (c.loss.name == "dr"),
+    )
     table = only(tmp_path)
     values = table.frame.xs("0.1")
     assert values.loc[["ours", "sd", "n"], ("dr", "AP")].tolist() == pytest.approx([33, 3, 3])
@@ -144,15 +157,15 @@ def test_seeds_are_averaged_with_their_standard_deviation_and_number(tmp_path):
     assert values.loc[["ours", "sd", "n"], ("dr - focal", "AP")].tolist() == pytest.approx([3, 3, 3])
     assert values.loc["difference", ("dr - focal", "AP")] == pytest.approx(3 - 1.3)
     assert "seed 0,1,2" in table.title
-    shown = tables.display(table.frame)
+    shown = display(table)
     assert shown["source"].unique().tolist() == ["paper", "ours", "sd (n)", "difference"]
     assert shown[shown["source"] == "sd (n)"]["dr AP"].unique().tolist() == ["3.0 (3)"]
 
 
 def test_a_missing_seed_is_left_out_of_the_difference(tmp_path):
-    planned = plan.thresholds(["seed=0,1,2"])
+    planned = plan.plan_study("thresholds", ["seed=0,1,2"])
     fake(tmp_path, planned, lambda c, t: 0.3 + 0.03 * c.seed * (c.loss.name == "dr"))
-    missing = next(c for c in planned[0].cells if c.loss == "focal" and c.seed == 2)
+    missing = next(c for c in planned[0].points if c.arm == "focal" and c.seed == 2)
     (tmp_path / missing.run_id / "record.json").unlink()
     values = only(tmp_path).frame.xs("0.1")
     assert values.loc["n", [("focal", "AP"), ("dr", "AP"), ("dr - focal", "AP")]].tolist() == [2, 3, 2]
@@ -160,19 +173,19 @@ def test_a_missing_seed_is_left_out_of_the_difference(tmp_path):
 
 
 def test_a_single_run_has_the_interval_of_the_bootstrap(tmp_path):
-    planned = plan.thresholds([])
+    planned = plan.plan_study("thresholds", [])
     fake(tmp_path, planned, robust, images=100)
     table = only(tmp_path)
     values = table.frame.xs("0.5")
     counts = draw_counts(100)
     draws = {}
-    for cell in planned[0].cells:
-        (draws[cell.loss],) = 100 * resampled_ap(read_matches(tmp_path / cell.run_id / "matches.npz"), [0.5], counts)
+    for cell in planned[0].points:
+        (draws[cell.arm],) = 100 * resampled_ap(read_matches(tmp_path / cell.run_id / "matches.npz"), [0.5], counts)
     for column, drawn in ((("dr", "AP"), draws["dr"]), (("dr - focal", "AP"), draws["dr"] - draws["focal"])):
         assert values.loc[["95% low", "95% high"], column].tolist() == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
     assert pd.isna(values.loc["95% low", ("dr", "AP50")])
     assert "95%: from 1000 resamples of the test images" in table.title
-    shown = tables.display(table.frame)
+    shown = display(table)
     assert shown["source"].unique().tolist() == ["paper", "ours", "95%", "difference"]
     row = shown[(shown["threshold"] == "0.5") & (shown["source"] == "95%")].iloc[0]
     low, high = values.loc[["95% low", "95% high"], ("dr", "AP")]
@@ -183,9 +196,9 @@ def test_a_single_run_has_the_interval_of_the_bootstrap(tmp_path):
 
 
 def test_a_run_without_matches_has_no_interval(tmp_path):
-    planned = plan.thresholds([])
+    planned = plan.plan_study("thresholds", [])
     fake(tmp_path, planned, robust, images=50)
-    gone = next(c for c in planned[0].cells if c.loss == "dr")
+    gone = next(c for c in planned[0].points if c.arm == "dr")
     (tmp_path / gone.run_id / "matches.npz").unlink()
     low = only(tmp_path).frame.xs("0.5").loc["95% low"]
     assert pd.isna(low["dr", "AP"])
@@ -195,7 +208,7 @@ def test_a_run_without_matches_has_no_interval(tmp_path):
 
 def test_files_hold_the_numbers_that_are_printed(tmp_path):
     runs, results = tmp_path / "runs", tmp_path / "results"
-    fake(runs, plan.thresholds([]), robust)
+    fake(runs, plan.plan_study("thresholds", []), robust)
     found = gather(plan.load_plans(runs), runs)
     paths = written.write_files(written.table_files(found), results) + written.keep(found, results)
     assert {p.suffix for p in paths} == {".csv", ".md", ".tex", ".json"}
@@ -211,9 +224,19 @@ def test_files_hold_the_numbers_that_are_printed(tmp_path):
 
 
 def test_the_published_numbers_are_all_there():
-    published = paper.paper_numbers()
-    assert len(published) == 12 + 10 + 2
-    assert published.loc[(2, "dr", "800"), "AP"] == 37.6
+    own = {
+        (study.number, arm, setting, metric): round(100 * value, 6)
+        for study in map(load_study, PAPER)
+        for setting, arms in study.published.numbers.items()
+        for arm, metrics in arms.items()
+        for metric, value in metrics.items()
+    }
+    assert len(own) == 6 * (12 + 10) + 3 * 2
+    assert own[2, "dr", "800", "AP"] == 37.6
+    published = pd.read_csv(shared("../paper") / "tables.csv", dtype={"setting": str}).melt(
+        ["table", "loss", "setting"]
+    )
+    assert own == {tuple(row[:4]): row[4] for row in published.dropna().itertuples(index=False)}
 
 
 def test_a_grid_is_a_plain_table(tmp_path):
@@ -228,7 +251,7 @@ def test_a_grid_is_a_plain_table(tmp_path):
 
 
 def test_own_data_stand_alone_unless_the_papers_numbers_are_asked_for(tmp_path):
-    fake(tmp_path, plan.thresholds(["data=voc_custom", "data.root=x"]), robust, voc=True)
+    fake(tmp_path, plan.plan_study("thresholds", ["data=voc_custom", "data.root=x"]), robust, voc=True)
     table = only(tmp_path)
     assert set(table.frame.index.unique("source")) == {"ours"}
     assert "paper" not in table.title + "".join(table.findings)

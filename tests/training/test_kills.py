@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from drrepro.config import compose, run_id
-from drrepro.experiments.records import read_record
 from drrepro.experiments.run import run
 from drrepro.progress import silent
+from drrepro.runs.records import read_record
 from drrepro.training.checkpoint import load_checkpoint
 from tests.conftest import TINY
 from tests.processes import kill_at_a_random_moment, kill_inside_a_write, start

@@ -132,4 +132,4 @@ def test_without_any_object_training_says_so(data_folder, tmp_path):
     from drrepro.training.loop import train
 
     with pytest.raises(UsageError, match="no training image has an object"):
-        train(torch.nn.Linear(1, 1), [], config, tmp_path, torch.device("cpu"), silent)
+        train(torch.nn.Linear(1, 1), [], config, tmp_path, torch.device("cpu"), silent, [])

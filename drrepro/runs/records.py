@@ -5,8 +5,9 @@ import gzip
 import json
 import math
 import zlib
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -15,14 +16,65 @@ from drrepro.evaluation.coco import Matches, Results
 from drrepro.evaluation.densities import BINS
 from drrepro.files import atomic_write, read_json, write_json
 from drrepro.migrations import SCHEMA, migrate
+from drrepro.runs.folder import RunFolder
 from drrepro.shape import EACH, misfit
 
-NAME = "record.json"
-MATCHES = "matches.npz"
-DETECTIONS = "detections.json.gz"
-Record = dict[str, Any]
+Row = dict[str, float | None]  # of metrics: nms_iou, score_threshold, and the metrics as fractions
+
+
+class Measured(TypedDict):
+    """What a run measured; of a secret test split only the path of the zip for its server."""
+
+    metrics: list[Row]
+    curve: list[Row]
+    densities: dict[str, list[int]] | None  # foreground and background
+    submission: NotRequired[str | None]
+
+
+class DataSummary(TypedDict):
+    """What a run read."""
+
+    train_images: int | None
+    test_images: int
+    sha256: str | None
+    classes: list[str]
+    dropped_boxes: list[str]
+    dropped_images: dict[str, str]
+
+
+class RunCost(TypedDict):
+    """What a run took."""
+
+    train_seconds: float
+    train_cpu_seconds: float
+    steps_per_second: float
+    peak_memory_mb: float
+    parameters: int
+
+
+class Provenance(TypedDict):
+    """Where a record comes from: date, code, packages, machine."""
+
+    finished: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    versions: dict[str, str]
+    machine: dict[str, Any]
+
+
+class Record(Measured, Provenance):
+    """A finished run, as record.json has it; ``config`` is its whole configuration as plain data."""
+
+    schema: int
+    id: str
+    config: dict[str, Any]
+    data: DataSummary
+    cost: RunCost
+
 
 DETECTED = [{"image_id": int, "category_id": int, "bbox": [float] * 4, "score": float}]
+LOGGED = {"step": int, "classification": float, "box": float}
 SHAPE = {
     "id": str,
     "config": {
@@ -54,13 +106,13 @@ SHAPE = {
 def write_record(directory: Path, record: Record) -> Record:
     """Write record.json atomically and return it as it reads back: numbers that do not exist (NaN) are null."""
     complete: Record = _without_nan({"schema": SCHEMA, **record})
-    write_json(directory / NAME, complete)
+    write_json(RunFolder(directory).record, complete)
     return complete
 
 
 def read_record(directory: Path) -> Record | None:
     """Return the record of a run, None where it has none. Raises UsageError for a damaged one or another version."""
-    return load_record(directory / NAME)
+    return load_record(RunFolder(directory).record)
 
 
 def load_record(path: Path) -> Record | None:
@@ -79,7 +131,7 @@ def load_record(path: Path) -> Record | None:
         )
     if wrong := misfit(record, SHAPE):
         raise UsageError(f"{path}: damaged ({wrong}); move {path.parent} away to run it again")
-    return migrate(record)
+    return migrate(record)  # type: ignore[return-value]  # its shape was looked at
 
 
 def require_record(directory: Path) -> Record:
@@ -90,19 +142,19 @@ def require_record(directory: Path) -> Record:
     return record
 
 
-def metrics_at(record: Record, score_threshold: float, nms_iou: float | None = None) -> dict[str, float] | None:
+def metrics_at(record: Record, score_threshold: float, nms_iou: float | None = None) -> Row | None:
     """Return the metrics at a threshold and NMS IoU (by default the run's own), None if they were not measured."""
     nms_iou = record["config"]["evaluation"]["nms_iou"] if nms_iou is None else nms_iou
     for row in record["metrics"]:
         if row["score_threshold"] == score_threshold and row["nms_iou"] == nms_iou:
-            return row  # type: ignore[no-any-return]
+            return row
     return None
 
 
 def write_matches(directory: Path, matches: Matches) -> None:
     """Keep what resampling the test images needs."""
     arrays = {f.name: getattr(matches, f.name) for f in dataclasses.fields(matches)}
-    atomic_write(directory / MATCHES, lambda file: np.savez_compressed(file, **arrays))
+    atomic_write(RunFolder(directory).matches, lambda file: np.savez_compressed(file, **arrays))
 
 
 def read_matches(path: Path) -> Matches:
@@ -119,7 +171,7 @@ def read_matches(path: Path) -> Matches:
 def write_detections(directory: Path, results: Results) -> None:
     """Keep what was detected above the lowest score threshold."""
     packed = gzip.compress(json.dumps(results).encode(), compresslevel=6, mtime=0)
-    atomic_write(directory / DETECTIONS, lambda file: file.write(packed))
+    atomic_write(RunFolder(directory).detections, lambda file: file.write(packed))
 
 
 def read_detections(path: Path) -> Results:
@@ -131,6 +183,15 @@ def read_detections(path: Path) -> Results:
     except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
         raise UsageError(f"{path}: not readable ({error})") from None
     return found
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the lines of metrics.jsonl; a half written or damaged one is left out."""
+    lines = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        with suppress(ValueError, RecursionError):
+            lines.append(json.loads(line))
+    return [line for line in lines if not misfit(line, LOGGED)]
 
 
 def _without_nan(content: Any) -> Any:

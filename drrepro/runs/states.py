@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from drrepro.errors import RunError, UsageError
-from drrepro.experiments.lock import is_held, owner
-from drrepro.experiments.records import NAME, metrics_at, read_record
 from drrepro.files import read_json, write_json
+from drrepro.runs.folder import RunFolder, run_folders
+from drrepro.runs.lock import is_held, owner
+from drrepro.runs.records import metrics_at, read_record
 from drrepro.shape import EACH, misfit
-from drrepro.training.checkpoint import BEFORE
-from drrepro.training.checkpoint import NAME as CHECKPOINT
 
-STATUS = "status.json"
 SAID = {
     **dict.fromkeys(("state", "why", "stage"), str),
     **dict.fromkeys(("done", "total"), int),
@@ -25,7 +23,7 @@ SAID = {
 
 
 @dataclass(frozen=True)
-class State:
+class RunState:
     """One run: new, running, interrupted (it goes on from its checkpoint), failed, or done."""
 
     run_id: str
@@ -41,43 +39,43 @@ class State:
     numbers: dict[str, float] = field(default_factory=dict)
 
 
-def state_of(directory: Path) -> State:
+def state_of(directory: Path) -> RunState:
     """Return the state of the run in ``directory``, which need not exist."""
-    name, status = directory.name, read_status(directory)
-    path = next((p for p in (directory / NAME, directory / STATUS) if p.is_file()), None)
+    folder, name, status = RunFolder(directory), directory.name, read_status(directory)
+    path = next((p for p in (folder.record, folder.status) if p.is_file()), None)
     age = max(0.0, time.time() - path.stat().st_mtime) if path else 0.0  # a clock may have been moved back
     try:
         record = read_record(directory)
     except UsageError as error:  # of another version, or damaged: one such record must not hide the other runs
-        return State(name, "failed", why=str(error), age_seconds=age)
+        return RunState(name, "failed", why=str(error), age_seconds=age)
     if record is not None:
         row = metrics_at(record, record["config"]["evaluation"]["score_threshold"]) or {}
-        return State(name, "done", AP=row.get("AP"), age_seconds=age)
+        return RunState(name, "done", AP=row.get("AP"), age_seconds=age)
     if is_held(directory):
         who = owner(directory) or {}
         where = f"{who.get('host')}, process {who.get('pid')}" if who else ""
-        progress = {key: status.get(key, State.__dataclass_fields__[key].default) for key in ("stage", "done", "total")}
+        fields = RunState.__dataclass_fields__
+        progress = {key: status.get(key, fields[key].default) for key in ("stage", "done", "total")}
         numbers = status.get("numbers", {})
         left = status.get("seconds_left")
-        return State(name, "running", **progress, seconds_left=left, age_seconds=age, where=where, numbers=numbers)
+        return RunState(name, "running", **progress, seconds_left=left, age_seconds=age, where=where, numbers=numbers)
     if status.get("state") == "failed":
-        return State(name, "failed", why=str(status.get("why", "")), age_seconds=age)
-    if status or any((directory / file).is_file() for file in (CHECKPOINT, BEFORE)):
+        return RunState(name, "failed", why=str(status.get("why", "")), age_seconds=age)
+    if status or any(path.is_file() for path in folder.checkpoints):
         why = "interrupted" if status.get("state") == "interrupted" else "killed"
-        return State(name, "interrupted", why=why, age_seconds=age)
-    return State(name, "new")
+        return RunState(name, "interrupted", why=why, age_seconds=age)
+    return RunState(name, "new")
 
 
-def all_states(runs: Path) -> list[State]:
+def all_states(runs: Path) -> list[RunState]:
     """Return the states of all runs under ``runs``, by name."""
-    folders = [path.parent for path in sorted(runs.glob("*/config.yaml"))]
-    return [state_of(folder) for folder in folders]
+    return [state_of(folder.path) for folder in run_folders(runs)]
 
 
 def remove(runs: Path, run_id: str) -> None:
     """Remove a run's folder. Raises UsageError for one that is not there or being carried out."""
     directory = runs / run_id
-    if run_id in ("", ".", "..") or "/" in run_id or not (directory / "config.yaml").is_file():
+    if run_id in ("", ".", "..") or "/" in run_id or not RunFolder(directory).config.is_file():
         raise UsageError(f"{directory}: no run here; `drrepro runs list` names them")
     if is_held(directory):
         raise UsageError(f"{directory}: being carried out by {owner(directory)}; stop it first")
@@ -94,13 +92,18 @@ def write_error(directory: Path, error: BaseException) -> None:
         status = {"state": "failed", "why": f"{type(error).__name__}: {error}"}
     if read_status(directory).get("state") != "failed":
         with contextlib.suppress(RunError):  # on a full disk: the first error is the one to tell
-            write_json(directory / STATUS, status)
+            write_status(directory, status)
+
+
+def write_status(directory: Path, said: dict[str, Any]) -> None:
+    """Let a run say something of itself."""
+    write_json(RunFolder(directory).status, said)
 
 
 def read_status(directory: Path) -> dict[str, Any]:
     """Return what a run last said of itself, nothing where it never did or that is damaged."""
     try:
-        content = read_json(directory / STATUS)
+        content = read_json(RunFolder(directory).status)
     except (OSError, ValueError):
         return {}
     kinds = SAID.keys() & content.keys() if isinstance(content, dict) else ()

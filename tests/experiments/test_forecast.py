@@ -9,9 +9,9 @@ from drrepro.cli import app
 from drrepro.config import compose
 from drrepro.data.dataset import Dataset
 from drrepro.errors import UsageError
-from drrepro.experiments import estimate as module
+from drrepro.experiments import forecast as module
 from drrepro.experiments import probe as probing
-from drrepro.experiments.estimate import _between, _training_seconds, estimate
+from drrepro.experiments.forecast import _between, _training_seconds, forecast
 from drrepro.experiments.probe import Probe
 from tests.conftest import TINY
 
@@ -19,7 +19,7 @@ PROBE = Probe(scale=128, read=0.5, train=2.0, update=0.25, evaluate=1.0, paramet
 
 
 def costs(configs, tmp_path, data_folder, jobs=1):
-    return estimate(configs, tmp_path / "runs", data_folder, jobs, lambda done, total: None)
+    return forecast(configs, tmp_path / "runs", data_folder, jobs, lambda done, total: None)
 
 
 @pytest.fixture

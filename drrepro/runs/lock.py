@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 
 from drrepro.errors import RunError
 from drrepro.files import read_json, write_json
+from drrepro.runs.folder import RunFolder
 
-NAME, NOTE = ".lock", "owner.json"
 HEARTBEAT = 10.0  # s
 GLANCE = 1.0  # s, much longer than is_held takes
 
@@ -36,7 +36,7 @@ def hold(directory: Path) -> Iterator[bool]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock, waited = FileLock(directory / NAME), False
+        lock, waited = FileLock(RunFolder(directory).lock), False
         try:
             lock.acquire(timeout=GLANCE)
         except Timeout:
@@ -58,14 +58,14 @@ def hold(directory: Path) -> Iterator[bool]:
         ended.set()
         if beat.is_alive():
             beat.join()
-        (directory / NOTE).unlink(missing_ok=True)
+        RunFolder(directory).owner.unlink(missing_ok=True)
         lock.release()
 
 
 def is_held(directory: Path) -> bool:
     """Return whether some process holds the lock. Those who ask do not hinder each other."""
     try:
-        with (directory / NAME).open("rb") as file:
+        with RunFolder(directory).lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -77,7 +77,7 @@ def is_held(directory: Path) -> bool:
 def owner(directory: Path) -> dict[str, Any] | None:
     """Return host, pid, and since when and when last the owner was heard of, None without one."""
     try:
-        content = read_json(directory / NOTE)
+        content = read_json(RunFolder(directory).owner)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -91,7 +91,7 @@ def _describe(who: dict[str, Any] | None) -> str:
 
 def _note(directory: Path, since: str) -> None:
     who = {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "heartbeat": _now()}
-    write_json(directory / NOTE, who)
+    write_json(RunFolder(directory).owner, who)
 
 
 def _now() -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from drrepro.bench.input import bench
+from drrepro.bench.pipeline import bench
 from drrepro.cli import app
 from drrepro.config import compose
 from tests.conftest import shared

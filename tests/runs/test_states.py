@@ -7,9 +7,9 @@ from drrepro.cli import app
 from drrepro.config import compose, run_id, to_dict
 from drrepro.errors import RunError, UsageError
 from drrepro.experiments.run import run
-from drrepro.experiments.states import state_of, write_error
 from drrepro.files import write_text
 from drrepro.progress import silent
+from drrepro.runs.states import state_of, write_error
 from tests.conftest import DIVERGING, TINY
 from tests.processes import start, until
 
@@ -21,7 +21,7 @@ def invoke(*arguments):
 
 
 def interrupt(stage, done, total, numbers):
-    if done == 3:
+    if stage == "train" and done == 3:
         raise KeyboardInterrupt
 
 

@@ -15,10 +15,11 @@ from drrepro.data.loader import KEEP_BYTES
 from drrepro.data.splits import open_splits
 from drrepro.distributed import world
 from drrepro.errors import UsageError
+from drrepro.experiments.device import pick_device
 from drrepro.experiments.launchers import cpus_of
 from drrepro.experiments.probe import Probe, probe
-from drrepro.experiments.run import needed_splits, pick_device
-from drrepro.experiments.states import state_of
+from drrepro.experiments.run import needed_splits
+from drrepro.runs.states import state_of
 from drrepro.schema import Config
 from drrepro.training.checkpoint import load_checkpoint
 
@@ -41,7 +42,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """The cost of each run, the threads that one gets, and how far the repeats of the probes lay apart."""
 
     costs: list[Cost]
@@ -49,9 +50,9 @@ class Estimate:
     scatter: float
 
 
-def estimate(
+def forecast(
     configs: list[Config], runs: Path, data_folder: Path, jobs: int, progress: Callable[[int, int], None]
-) -> Estimate:
+) -> Forecast:
     """Return what each of ``configs`` needs on this machine, ``jobs`` at a time; nothing is written to ``runs``.
 
     A few images are timed at the largest and the smallest scale of each kind of detector, with the threads that a run
@@ -75,7 +76,7 @@ def estimate(
                 between = _between(probes[0], probes[-1], config.input.scale)
                 costs[run_id(config)] = _cost(config, between, splits, runs)
                 progress(len(costs), len(configs))
-    return Estimate([costs[run_id(config)] for config in configs], threads, scatter)
+    return Forecast([costs[run_id(config)] for config in configs], threads, scatter)
 
 
 def _kind(config: Config) -> str:

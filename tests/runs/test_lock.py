@@ -7,12 +7,12 @@ import sys
 import threading
 import time
 
-from drrepro.experiments.lock import hold, is_held, owner
+from drrepro.runs.lock import hold, is_held, owner
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from drrepro.experiments.lock import hold
+from drrepro.runs.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -1,0 +1,67 @@
+"""Claims as text, tables and plain data."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from drrepro.report.cells import interval_text, number_text
+from drrepro.report.claim import RULE, Claim, Part
+
+
+def claim_table(claims: list[Claim]) -> pd.DataFrame:
+    """Return the claims as text, a row a part; what is common to the parts of a claim stands in its first row."""
+    rows = []
+    for claim in claims:
+        for i, part in enumerate(claim.parts):
+            head = [f"{claim.sentence} ({claim.place})", claim.data, claim.verdict] if i == 0 else [""] * 3
+            cell, digits = part.shown().cell, part.digits
+            rows.append(
+                {
+                    **dict(zip(("claim", "data", "verdict"), head, strict=True)),
+                    "statistic": part.what,
+                    "paper": number_text(cell.published, digits),
+                    "should be": part.bounds,
+                    "ours": number_text(cell.value, digits),
+                    "95%": interval_text(cell, digits),
+                    "of": cell.basis,
+                    "seeds": str(cell.n),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def finding(claim: Claim) -> str:
+    """Return a claim as a line of text."""
+    parts = [part_text(part) for part in claim.parts if not math.isnan(part.cell.value)]
+    return f"{claim.verdict}: {claim.sentence}" + (f" {'; '.join(parts)}" if parts else "")
+
+
+def part_text(part: Part) -> str:
+    """Return a part as a piece of a line."""
+    cell, digits = part.shown().cell, part.digits
+    known = f"95% {interval_text(cell, digits)}, " if cell.basis else ""
+    paper = "" if cell.published is None else f", paper {number_text(cell.published, digits)}"
+    return f"{part.what}: {number_text(cell.value, digits)} ({known}{part.bounds}{paper})"
+
+
+def as_json(claims: list[Claim]) -> dict[str, Any]:
+    """Return the rule and the claims as plain data; numbers that do not exist are null."""
+    return {"rule": RULE, "claims": [_as_json(claim) for claim in claims]}
+
+
+def _as_json(claim: Claim) -> dict[str, Any]:
+    parts = []
+    for part in claim.parts:
+        numbers = asdict(part.shown().cell)
+        numbers["paper"] = numbers.pop("published")
+        finite = {key: _rounded(value) if isinstance(value, float) else value for key, value in numbers.items()}
+        parts.append({"statistic": part.what, **finite, "should_be": part.bounds, "verdict": part.verdict})
+    head = {key: getattr(claim, key) for key in ("name", "place", "data", "sentence", "verdict")}
+    return {**head, "parts": parts}
+
+
+def _rounded(value: float) -> float | None:
+    """Round to what does not depend on the CPU; json has no NaN."""
+    return round(value, 6) if math.isfinite(value) else None

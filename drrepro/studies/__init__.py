@@ -1,0 +1,1 @@
+"""What a table is, and which runs it needs."""

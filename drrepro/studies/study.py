@@ -1,0 +1,179 @@
+"""A study is what a table is: its rows, its columns, and what it is compared with; conf/study/NAME.yaml has its fields.
+
+One of one's own is a yaml in the folder study/ under ``--config-dir``, and runs as `drrepro sweep NAME`.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drrepro.config import config_folder
+from drrepro.errors import UsageError
+from drrepro.shape import EACH, misfit
+
+THRESHOLD = "evaluation.score_threshold"  # an axis that needs no run of its own: records have the metrics at several
+DATA = "data"  # an axis of one value, the data set at hand
+PAPER = ("thresholds", "scales", "datasets")  # the studies of the paper, in the order of its tables
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A column: a way to train, as what is overridden, and what it is called."""
+
+    name: str
+    overrides: list[str]
+
+    @property
+    def short(self) -> str:
+        """The name within a sentence about losses."""
+        return self.name.removesuffix(" loss")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A paper's numbers, as fractions, by setting, arm and metric."""
+
+    data: str  # our name of the data set that they are of
+    of: str  # the paper's name of it
+    numbers: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a table is. ``settings``: the rows; where each is a run of its own, with the value of ``axis``."""
+
+    name: str
+    what: str  # that is varied, in the title
+    head: str  # of the first column
+    axis: str  # THRESHOLD, DATA, or a key such as input.scale
+    arms: dict[str, Arm]
+    baseline: str
+    metrics: list[str]
+    settings: dict[str, float | None] = field(default_factory=dict)
+    unit: str = ""  # settings are fractions of the configured value, in this unit
+    number: int | None = None  # of the paper's table
+    data: str | None = None  # the data set, if none is asked for
+    published: Published | None = None
+    claims: list[str] = field(default_factory=list)  # of drrepro.report.claims, or module.function of one's own
+    figures: list[str] = field(default_factory=list)  # of drrepro.report.figures
+
+    @property
+    def title(self) -> str:
+        """What the table is called."""
+        return self.name if self.number is None else f"Table {self.number}"
+
+    @property
+    def stem(self) -> str:
+        """The name of its files."""
+        return self.name if self.number is None else f"table{self.number}"
+
+    @property
+    def candidates(self) -> list[str]:
+        """The arms beside the baseline."""
+        return [arm for arm in self.arms if arm != self.baseline]
+
+    def published_at(self, setting: str, arm: str, metric: str) -> float | None:
+        """Return the paper's number as a fraction, None where there is none.
+
+        Of a table of one row that row counts, whatever the data set is called here.
+        """
+        rows = self.published.numbers if self.published else {}
+        if self.axis == DATA and len(rows) == 1:
+            (setting,) = rows
+        return rows.get(setting, {}).get(arm, {}).get(metric)
+
+    def with_losses(self, losses: list[str]) -> "Study":
+        """Return the study of other losses: those of its arms, or if there are others these alone."""
+        if set(losses) <= self.arms.keys():
+            return self
+        arms = {loss: self.arms.get(loss, Arm(f"{loss} loss", [f"loss={loss}"])) for loss in losses}
+        return replace(self, arms=arms, baseline=self.baseline if self.baseline in arms else losses[0])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data, which `from_dict` takes."""
+        return asdict(self)
+
+
+LIST = [str]
+SHAPE = {  # of the content of a yaml; all but the first five may be left out
+    **dict.fromkeys(("what", "head", "axis", "baseline"), str),
+    "arms": {EACH: {"name": str, "overrides": LIST}},
+    "settings": ({EACH: float | None}, LIST),
+    "metrics": LIST,
+    "unit": str,
+    "number": int | None,
+    "data": str | None,
+    "published": ({"data": str, "of": str, "numbers": {EACH: {EACH: ([float], {EACH: float})}}}, type(None)),
+    "claims": LIST,
+    "figures": LIST,
+}
+NEEDED = ("what", "head", "axis", "arms", "baseline", "metrics")
+
+
+def study_names(config_dir: Path | None = None) -> list[str]:
+    """Return the names of the studies that there are: the paper's first."""
+    found = {path.stem for folder in _folders(config_dir) for path in folder.glob("*.yaml")}
+    return [*PAPER, *sorted(found - set(PAPER))]
+
+
+def load_study(name: str, config_dir: Path | None = None) -> Study:
+    """Return a study by its name. Raises UsageError for an unknown one, and for a yaml that is none."""
+    for folder in _folders(config_dir):
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return _read(path)
+    raise UsageError(f"study {name}: not known; choose from {', '.join(study_names(config_dir))}")
+
+
+def from_dict(content: dict[str, Any]) -> Study:
+    """Return a study from plain data. Raises ValueError, naming the key, for what is none."""
+    shape = {key: shape for key, shape in SHAPE.items() if key in content or key in NEEDED}
+    if wrong := misfit(content, {"name": str, **shape}, "the study"):
+        raise ValueError(wrong)
+    if unknown := content.keys() - SHAPE.keys() - {"name"}:
+        raise ValueError(f"the study has no {', '.join(sorted(unknown))}")
+    if content["baseline"] not in content["arms"]:
+        raise ValueError(f"baseline {content['baseline']} is none of arms")
+    settings = content.get("settings", {})
+    if content["axis"] == THRESHOLD:
+        thresholds = list(map(float, settings))  # or ValueError
+        if len(thresholds) < 2 or not all(0 <= threshold < 1 for threshold in thresholds):
+            raise ValueError("settings: needs two score thresholds at least, from 0 to below 1")
+    elif content["axis"] != DATA and not settings:
+        raise ValueError("settings: needs one at least")
+    own = {
+        "arms": {name: Arm(**arm) for name, arm in content["arms"].items()},
+        "settings": dict.fromkeys(settings) if isinstance(settings, list) else settings,
+        "published": _published(content.get("published"), content["metrics"]),
+    }
+    return Study(**{**content, **own})
+
+
+def _published(content: dict[str, Any] | None, metrics: list[str]) -> Published | None:
+    """Return the numbers of a paper: a yaml has them per cent, in the order of the metrics; a plan by name."""
+    if content is None:
+        return None
+
+    def named(values: Any) -> dict[str, float]:
+        if isinstance(values, dict):
+            return values
+        return {metric: value / 100 for metric, value in zip(metrics, values, strict=False)}
+
+    rows = {setting: {arm: named(v) for arm, v in arms.items()} for setting, arms in content["numbers"].items()}
+    return Published(content["data"], content["of"], rows)
+
+
+def _folders(config_dir: Path | None) -> list[Path]:
+    return [folder / "study" for folder in (config_dir, config_folder()) if folder is not None]
+
+
+def _read(path: Path) -> Study:
+    try:
+        content = yaml.safe_load(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("no keys in it")
+        return from_dict({"name": path.stem, **content})
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: not a study ({str(error).splitlines()[0]})") from None
