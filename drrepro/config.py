@@ -1,21 +1,22 @@
-"""Find conf/, compose it with overrides into a validated Config, and name the run. Only this file knows Hydra."""
+"""Find conf/, compose it with overrides into a validated Config, and name the run."""
 
 import dataclasses
-import difflib
 import hashlib
-import itertools
-import json
 import os
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from drrepro.composing import as_config, compose_config
 from drrepro.data.embedded import MANIFEST, read_manifest
 from drrepro.errors import UsageError
 from drrepro.identity import digest
+from drrepro.losses.named import BASELINE
 from drrepro.migrations import migrate_config
-from drrepro.schema import Config, LossConfig, ScheduleConfig
+from drrepro.schema import Config, ScheduleConfig
 
 
 def config_folder() -> Path:
@@ -48,80 +49,15 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
     ``config_dir`` is a folder of further options, laid out like conf/. Raises UsageError, in one line, for anything
     that does not compose or validate.
     """
-    from drrepro.losses.named import BASELINE
-
-    config = _compose(overrides, config_dir)
+    config = compose_config(overrides, config_folder(), config_dir)
     if config.loss_only:
         others = [override for override in overrides if not override.startswith(("loss=", "loss."))]
-        baseline = _compose([f"loss={BASELINE}", *others], config_dir)
+        baseline = compose_config([f"loss={BASELINE}", *others], config_folder(), config_dir)
         config = dataclasses.replace(
             config, model=baseline.model, matcher=baseline.matcher, evaluation=baseline.evaluation
         )
     _scale_schedule(config.schedule, overrides)
     _locate(config)
-    return config
-
-
-def _compose(overrides: list[str], config_dir: Path | None) -> Config:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    schema = OmegaConf.structured(Config)
-    schema.loss = dataclasses.asdict(LossConfig())  # open: each loss has keys of its own
-    ConfigStore.instance().store(name="schema", node=schema)
-    make_importable(config_dir)
-    search = [f"hydra.searchpath=[{json.dumps(f'file://{folder.resolve()}')}]" for folder in [config_dir] if folder]
-    try:
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            composed = hydra_compose("config", [*overrides, *search])
-        return _as_config(OmegaConf.to_container(composed, resolve=True))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(_explain(error, overrides)) from error
-
-
-def make_importable(config_dir: Path | None) -> None:
-    """Let names such as ``loss._target_`` find modules in ``config_dir``, here and in the processes of runs.
-
-    Raises UsageError for what is no folder.
-    """
-    if config_dir is None:
-        return
-    if not config_dir.is_dir():
-        raise UsageError(f"--config-dir {config_dir}: not a folder")
-    folder = config_dir.resolve()
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(folder))))
-
-
-def _as_config(content: Any) -> Config:
-    """Return plain data as a validated Config, the loss in the class that it takes its parameters in."""
-    from omegaconf import OmegaConf
-
-    from drrepro.evaluation.evaluators import evaluator_of
-    from drrepro.losses.named import build_loss, loss_class
-
-    own = content.get("loss", {})
-    if not isinstance(own, dict):
-        raise UsageError(f"loss={own}: needs a name and parameters")
-    given = {**dataclasses.asdict(LossConfig()), **own}
-    parameters = loss_class(given["name"], given.get("_target_")).Parameters
-    known = [item.name for item in dataclasses.fields(parameters)]
-    for key in given:
-        if key not in known:
-            raise UsageError(f"loss.{key}: no parameter of loss={given['name']}; it takes {', '.join(known[2:])}")
-    loss = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(parameters), given))
-    rest = {key: value for key, value in content.items() if key != "loss"}
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), rest))
-    assert isinstance(config, Config)
-    assert isinstance(loss, LossConfig)
-    build_loss(loss)  # which validates the parameters
-    evaluator_of(config)
-    config.loss = loss
     return config
 
 
@@ -180,7 +116,6 @@ def for_evaluation(trained: Config, overrides: list[str], config_dir: Path | Non
 
     Raises UsageError for overrides of anything that the weights have settled.
     """
-    from omegaconf import OmegaConf
 
     composed = to_dict(compose(overrides, config_dir))
     content = to_dict(trained)
@@ -191,8 +126,7 @@ def for_evaluation(trained: Config, overrides: list[str], config_dir: Path | Non
         elif key == "weights" or key.startswith(
             ("data.", "evaluation.", "matcher.", "input.", "runtime.", "launcher.", "tracker.")
         ):
-            value = OmegaConf.select(OmegaConf.create(composed), key)
-            content = OmegaConf.to_container(OmegaConf.merge(content, _nested(key, value)))  # type: ignore[assignment]
+            _copy(composed, content, key.split("."))
         else:
             raise UsageError(f"{override}: settled by the trained weights; evaluate takes data and evaluation keys")
     content["schedule"]["steps"] = 0
@@ -200,38 +134,21 @@ def for_evaluation(trained: Config, overrides: list[str], config_dir: Path | Non
     return from_dict(content, Path(trained.weights))
 
 
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value  # type: ignore[no-any-return]
-
-
-def expand(overrides: list[str]) -> list[list[str]]:
-    """Return the product of overrides with several values, such as ``seed=0,1`` or ``seed=range(0,3)``."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    axes: list[list[str]] = []
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            raise UsageError(_explain(error, [text])) from error
-        if override.is_sweep_override():
-            axes.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
-        else:
-            axes.append([text])
-    return [list(point) for point in itertools.product(*axes)]
+def _copy(source: dict[str, Any], target: dict[str, Any], way: list[str]) -> None:
+    """Set what lies at the end of ``way`` in ``target`` to what lies there in ``source``."""
+    *sections, key = way
+    for section in sections:
+        source, target = source[section], target[section]
+    target[key] = source[key]
 
 
 def from_dict(content: dict[str, Any], source: Path) -> Config:
     """Return the Config of a record or a run folder. Raises UsageError for one of another version."""
-    from omegaconf.errors import OmegaConfBaseException
 
     if not isinstance(content, dict):
         raise UsageError(f"{source}: no configuration; move the folder away")
     try:
-        return _as_config(migrate_config(content))
+        return as_config(migrate_config(content))
     except OmegaConfBaseException as error:
         line = str(error).splitlines()[0]
         raise UsageError(f"{source}: written by another version of drrepro ({line}); move the folder away") from error
@@ -239,9 +156,6 @@ def from_dict(content: dict[str, Any], source: Path) -> Config:
 
 def load_config(path: Path) -> Config:
     """Return the Config of a run folder's config.yaml. Raises UsageError when it cannot be read."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
@@ -269,30 +183,3 @@ def _defaults(section: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             found[item.name] = _defaults(value)
     return found
-
-
-def _explain(error: Exception, overrides: list[str]) -> str:
-    """Say in one line which override is wrong and what was probably meant."""
-    text = str(error)
-    if option := re.search(
-        r"Could not find '([^']+)'\s+Available options in '([^']+)':\s+(.*)\sConfig search", text, re.DOTALL
-    ):
-        return f"{option[2]}={option[1].split('/')[-1]}: no such option; choose from {', '.join(option[3].split())}"
-    if key := re.search(r"Could not (?:override|append) '([^'@]+)|Key '([^']+)' not in 'Config'", text):
-        name = key[1] or key[2]
-        close = difflib.get_close_matches(name, _all_keys(), n=1)
-        return f"{name}: no such key; " + (
-            f"did you mean {close[0]}?" if close else "the keys are in drrepro/schema.py"
-        )
-    reason = (
-        str(error.__cause__ or error)
-        .splitlines()[0]
-        .removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
-    )
-    culprit = [override for override in overrides if override in text] or overrides
-    return f"{' '.join(culprit)}: {reason}"
-
-
-def _all_keys() -> list[str]:
-    content = to_dict(Config())
-    return [f"{k}.{s}" for k, v in content.items() if isinstance(v, dict) for s in v] + list(content)

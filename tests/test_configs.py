@@ -6,7 +6,8 @@ import pytest
 import torch
 import yaml
 
-from drrepro.config import compose, config_folder, expand, for_evaluation, from_dict, run_id, scaling_note, to_dict
+from drrepro.composing import expand
+from drrepro.config import compose, config_folder, for_evaluation, from_dict, run_id, scaling_note, to_dict
 from drrepro.errors import UsageError
 from drrepro.losses import DRLoss, FocalLoss
 from drrepro.losses.named import build_loss

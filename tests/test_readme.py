@@ -13,7 +13,8 @@ import yaml
 from typer.testing import CliRunner
 
 from drrepro.cli import app
-from drrepro.config import compose, expand
+from drrepro.composing import expand
+from drrepro.config import compose
 from drrepro.studies.plan import grid
 
 ROOT = Path(__file__).parents[1]

@@ -26,7 +26,7 @@ def bench(progress: Callable[[int, int], None]) -> pd.DataFrame:
     ours = resampled_ap(matches, [0.05], counts)[0]
     once = time.perf_counter() - start
     progress(1, 1 + BRUTE)
-    sets = [resampled_set(truth, found, own) for own in counts[:BRUTE]]
+    sets = [resampled_set(truth, found, count) for count in counts[:BRUTE]]
     start = time.perf_counter()
     for b, resampled in enumerate(sets):
         again = evaluate_coco(*resampled)["AP"]
@@ -73,8 +73,8 @@ def draw_problem(images: int, classes: int, detections: int, seed: int) -> tuple
     for i in range(images):
         for _ in range(rng.integers(0, 7)):
             x, y, w, h = np.concatenate([rng.uniform(0, 100, 2), rng.uniform(10, 60, 2)]).tolist()
-            own = {"image_id": i + 1, "category_id": int(rng.integers(classes)) + 1, "bbox": [x, y, w, h]}
-            truth["annotations"].append({**own, "id": len(truth["annotations"]) + 1, "area": w * h, "iscrowd": 0})
+            box = {"image_id": i + 1, "category_id": int(rng.integers(classes)) + 1, "bbox": [x, y, w, h]}
+            truth["annotations"].append({**box, "id": len(truth["annotations"]) + 1, "area": w * h, "iscrowd": 0})
     one, other = (_draw_detections(truth, detections, noise, rng) for noise in (1.5, 3.0))
     return truth, one, other
 
@@ -84,11 +84,11 @@ def _draw_detections(truth: GroundTruth, detections: int, noise: float, rng: np.
     found: Results = []
     objects = _by_image(truth["annotations"])
     for image in range(1, len(truth["images"]) + 1):
-        own = objects[image]
-        for a in own:
+        boxes = objects[image]
+        for a in boxes:
             box = np.abs(np.array(a["bbox"]) + rng.normal(0, noise, 4)).tolist()
             found.append(_row(image, a["category_id"], box, rng.beta(4, 2)))
-        for _ in range(detections - len(own)):
+        for _ in range(detections - len(boxes)):
             box = np.concatenate([rng.uniform(0, 100, 2), rng.uniform(10, 60, 2)]).tolist()
             found.append(_row(image, int(rng.integers(len(truth["categories"]))) + 1, box, rng.uniform(0.05, 0.4)))
     return found

@@ -9,12 +9,13 @@ import pandas as pd
 
 from drrepro.config import from_dict
 from drrepro.data.splits import open_split
+from drrepro.detection.detect import detect
 from drrepro.errors import UsageError
-from drrepro.evaluation.detect import detect
 from drrepro.experiments.device import pick_device
 from drrepro.experiments.measure import score
 from drrepro.models.checkpoints import load_weights
 from drrepro.models.retinanet import build_detector
+from drrepro.runs.folder import weights_path
 from drrepro.runs.records import read_record
 
 REPEATS = 3
@@ -30,7 +31,7 @@ def bench(weights: str, runs: Path, data_folder: Path, progress: Callable[[int, 
     dataset = open_split(config.data, config.evaluation.split, data_folder)
     device = pick_device(config.runtime.device)
     model = build_detector(config, len(dataset.classes), device)
-    load_weights(model, replace(config, weights=weights), runs, dataset.category_ids)
+    load_weights(model, replace(config, weights=weights), weights_path(weights, runs), dataset.category_ids)
     truth, iou = dataset.ground_truth(), config.evaluation.nms_iou
     thresholds = config.evaluation.score_thresholds
     alone = replace(config, evaluation=replace(config.evaluation, score_thresholds=[config.evaluation.score_threshold]))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HELP = """Check the claims of the DR loss paper: does a RetinaNet detect better than with focal loss when the
 distribution of foreground scores is ranked above that of background scores?
 
-Positional arguments are Hydra overrides; the keys and their sources are in drrepro/schema.py, the choices in conf/.
+Positional arguments are Hydra overrides; the keys and their sources are in drrepro/schema, the choices in conf/.
 Data lie in $DRREPRO_DATA (default ./data), runs in $DRREPRO_RUNS (default ./runs)."""
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)

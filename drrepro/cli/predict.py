@@ -13,10 +13,10 @@ from drrepro.cli.options import Output
 
 with lazily():
     from drrepro import config, console, errors
-    from drrepro import predict as library
+    from drrepro.detection import predict as library
     from drrepro.experiments import device
     from drrepro.models import checkpoints, retinanet
-    from drrepro.runs import records
+    from drrepro.runs import folder, records
 
 if TYPE_CHECKING:
     from drrepro.schema import Config
@@ -45,7 +45,8 @@ def predict(
     images = library.find_images([Path(word) for word in words if word not in overrides])
     trained, classes = _trained(overrides, threshold)
     model = retinanet.build_detector(trained, len(classes), device.pick_device(trained.runtime.device))
-    checkpoints.load_weights(model, trained, config.runs_folder(), list(range(1, len(classes) + 1)))
+    path = folder.weights_path(trained.weights, config.runs_folder())
+    checkpoints.load_weights(model, trained, path, list(range(1, len(classes) + 1)))
     with console.progress(out.quiet) as report:
         found = library.predict(model, trained, classes, images, output, lambda i, n: report("predict", i, n, {}))
     for row in found.unreadable:

@@ -12,7 +12,7 @@ from drrepro.cli.lazy import lazily
 from drrepro.cli.options import REPRODUCED, ConfigDir, Output, Paper, Results, command
 
 with lazily():
-    from drrepro import config, console, errors, files
+    from drrepro import composing, config, console, errors, files
     from drrepro.report import (
         claim,
         claim_text,
@@ -147,7 +147,7 @@ def report_verify(
 
     Example: drrepro report verify --results results
     """
-    config.make_importable(config_dir)
+    composing.make_importable(config_dir)
     checks = verify.verify(results)
     wrong = [check for check in checks if check.state != verify.IDENTICAL]
     if out.as_json:
@@ -170,7 +170,7 @@ def _say_paths(paths: list[Path], out: Output) -> None:
 
 
 def _plans(report: Report) -> "list[Plan]":
-    config.make_importable(report.config_dir)
+    composing.make_importable(report.config_dir)
     plans = plan.load_plans(config.runs_folder())
     if not plans:
         folder = config.runs_folder()

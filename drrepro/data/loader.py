@@ -115,12 +115,14 @@ def _group(
     """
     portrait = np.zeros(len(order), np.bool_)
     portrait[list(portraits)] = True
-    rarer = portrait != (2 * len(portraits) > len(order))
-    lined = order[np.argsort(rarer[order], kind="stable")]
+    mostly_portraits = 2 * len(portraits) > len(order)
+    rarer = portrait != mostly_portraits
+    commoner_first = order[np.argsort(rarer[order], kind="stable")]
     first = min(first, len(order))
     last = (len(order) - first) % batch
-    ends, whole = np.split(lined, [first + last])
-    return np.concatenate([ends[:first], rng.permutation(whole.reshape(-1, batch)).ravel(), ends[first:]])
+    ends, whole = np.split(commoner_first, [first + last])
+    batches = rng.permutation(whole.reshape(-1, batch))
+    return np.concatenate([ends[:first], batches.ravel(), ends[first:]])
 
 
 def training_batches(

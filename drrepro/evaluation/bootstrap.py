@@ -95,19 +95,28 @@ def _columns(
     A detection stands at one place, weighted with the count of its image; at as many as there can be copies, each
     weighted 0 or 1, if it shares image and score with another and one of them is matched where the other is not.
     """
-    changes = (np.diff(scores, prepend=np.inf) != 0) | (np.diff(images, prepend=-1) != 0)
-    starts, tie = np.flatnonzero(changes), np.cumsum(changes) - 1
-    hit, miss = (np.add.reduceat(flags, starts, axis=1, dtype=np.bool_) for flags in (true, false))
-    split: Flags = np.any(hit & miss, axis=0)[tie]
+    begins = (np.diff(scores, prepend=np.inf) != 0) | (np.diff(images, prepend=-1) != 0)
+    tie = np.cumsum(begins) - 1  # which tie, of one image and score, a detection belongs to
+    split = _mixed(np.flatnonzero(begins), true, false)[tie]
     copies = int(counts.max(initial=1))
     repeats = np.where(split, copies, 1)
     order = np.repeat(np.arange(len(scores)), repeats)
-    copy = np.arange(len(order)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    sort = np.lexsort((order, copy, tie[order]))
-    order, copy = order[sort], copy[sort]
-    code = images[order].astype(np.int64) * (copies + 1) + np.where(split[order], copy + 1, 0)  # 0: all copies
+    firsts = np.cumsum(repeats) - repeats  # where the copies of each detection begin
+    copy = np.arange(len(order)) - np.repeat(firsts, repeats)  # 0 for the first
+    by_tie = np.lexsort((order, copy, tie[order]))  # within a tie: x y x y
+    order, copy = order[by_tie], copy[by_tie]
+    which = np.where(split[order], copy + 1, 0)  # 0: all copies at once
+    code = images[order].astype(np.int64) * (copies + 1) + which
     distinct, column = np.unique(code, return_inverse=True)
-    image, copy = np.divmod(distinct, copies + 1)
+    image, which = np.divmod(distinct, copies + 1)
     drawn = counts.T[image]
-    weights = np.where(copy[:, None] > 0, drawn >= copy[:, None], drawn).astype(np.float32)
+    at_least = drawn >= which[:, None]  # whether the image was drawn so often that this copy is there
+    weights = np.where(which[:, None] > 0, at_least, drawn).astype(np.float32)
     return order, column, weights
+
+
+def _mixed(starts: Ints, true: Flags, false: Flags) -> Flags:
+    """Return of each tie whether one of its detections is matched where another is not, at any IoU threshold."""
+    hit, miss = (np.add.reduceat(flags, starts, axis=1, dtype=np.bool_) for flags in (true, false))
+    mixed: Flags = np.any(hit & miss, axis=0)
+    return mixed

@@ -16,7 +16,7 @@ from PIL import Image
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.loader import Item, collate
 from drrepro.data.transforms import load_image
-from drrepro.evaluation.detect import detect
+from drrepro.detection.detect import detect
 from drrepro.losses.named import build_loss
 from drrepro.models.retinanet import RetinaNet, build_detector
 from drrepro.schema import Config

@@ -13,25 +13,25 @@ from omegaconf import OmegaConf
 from drrepro.config import run_id, to_dict
 from drrepro.data.dataset import Dataset
 from drrepro.data.splits import open_splits
+from drrepro.detection.detect import detect
 from drrepro.distributed import all_parts, process_group, rank, world
 from drrepro.errors import RunError, UsageError
-from drrepro.evaluation.detect import detect
 from drrepro.experiments.device import pick_device
 from drrepro.experiments.measure import measure
 from drrepro.experiments.provenance import provenance
 from drrepro.files import write_text
 from drrepro.interrupt import interruptible
 from drrepro.migrations import SCHEMA
-from drrepro.models.checkpoints import load_weights, weights_path
+from drrepro.models.checkpoints import load_weights
 from drrepro.models.retinanet import RetinaNet, build_detector
 from drrepro.progress import Report, silent
-from drrepro.runs.folder import RunFolder
+from drrepro.runs.folder import RunFolder, weights_path
 from drrepro.runs.lock import hold
 from drrepro.runs.records import DataSummary, Record, RunCost, read_record, write_record
 from drrepro.runs.states import read_status, write_error, write_status
 from drrepro.schema import Config
 from drrepro.training.loop import train
-from drrepro.training.sinks import build_sinks
+from drrepro.training.sinks import Sink, build_sinks
 
 
 def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record:
@@ -158,7 +158,7 @@ def _carry_out(
     seconds = {"wall": 0.0, "cpu": 0.0}
     if config.weights != "none":
         report("weights", 0, 1, {})
-        load_weights(model, config, runs, tested.category_ids)
+        load_weights(model, config, weights_path(config.weights, runs), tested.category_ids)
         report("weights", 1, 1, {})
     if trained is not None:
         seconds = train(model, trained.samples, config, directory, device, report, sinks)
@@ -175,14 +175,20 @@ def _carry_out(
             "cost": _cost(config, model, seconds),
             **provenance(device),
         }
-        record = write_record(directory, found)
-        for sink in sinks:
-            sink.on_record(record)
-        write_status(directory, {"state": "done"})
-        RunFolder(directory).checkpoint_before.unlink(missing_ok=True)  # it takes as much room as the weights
+        record = _finish(found, directory, sinks)
     first = all_parts(record)[0]
     assert first is not None
     return first
+
+
+def _finish(found: Record, directory: Path, sinks: list[Sink]) -> Record:
+    """Write the record and tell who hears of it."""
+    record = write_record(directory, found)
+    for sink in sinks:
+        sink.on_record(record)
+    write_status(directory, {"state": "done"})
+    RunFolder(directory).checkpoint_before.unlink(missing_ok=True)  # it takes as much room as the weights
+    return record
 
 
 def _data_summary(trained: Dataset | None, tested: Dataset) -> DataSummary:

@@ -108,9 +108,11 @@ class _Ranking(torch.autograd.Function):
         z = P_neg - P_pos + loss.margin
         counted = (Z_neg > 0) | (Z_pos > 0)
         value = torch.where(counted, functional.softplus(loss.L * z) / loss.L, 0.0) + nan
-        slope = loss.tau / max(1, len(z)) * (loss.L * z).sigmoid() * counted  # d loss / d z = tau / (D (1 + exp(-L z)))
-        by_weight = [torch.where(Z > 0, slope / Z, 0.0) for Z in (Z_neg, Z_pos)]  # q = weight / Z
-        ctx.save_for_backward(logits, labels, p_pos, torch.stack([*by_weight, P_neg, P_pos]))
+        share = loss.tau / max(1, len(z))
+        slope = share * (loss.L * z).sigmoid() * counted  # d loss / d z = tau / (D (1 + exp(-L z)))
+        slope_neg = torch.where(Z_neg > 0, slope / Z_neg, 0.0)  # q = weight / Z
+        slope_pos = torch.where(Z_pos > 0, slope / Z_pos, 0.0)
+        ctx.save_for_backward(logits, labels, p_pos, torch.stack([slope_neg, slope_pos, P_neg, P_pos]))
         ctx.loss, ctx.scores = loss, scores
         return (loss.tau * value.sum() / max(1, len(z))).to(compute_dtype(logits))
 

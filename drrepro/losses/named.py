@@ -9,6 +9,7 @@ from drrepro.losses.focal import FocalLoss
 from drrepro.schema import LossConfig
 
 LOSSES: dict[str, type[ClassificationLoss]] = {"dr": DRLoss, "focal": FocalLoss}
+DEFAULT = "dr"
 BASELINE = "focal"  # whose prior, matcher and thresholds ``loss_only`` keeps
 
 
@@ -25,7 +26,7 @@ def loss_class(name: str, target: str | None) -> type[ClassificationLoss]:
     module, _, attribute = target.rpartition(".")
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the file of somebody else raises whatever it likes
         raise UsageError(
             f"loss._target_={target}: {error}; its file must lie in --config-dir or on PYTHONPATH"
         ) from None

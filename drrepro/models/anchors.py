@@ -6,7 +6,6 @@ and + 1 in every width) are the same numbers once x2 and y2 are stored one large
 """
 
 import math
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torchvision.ops import box_convert, box_iou
 from drrepro.schema import MatcherConfig, ModelConfig
 
 STRIDES = (8, 16, 32, 64, 128)  # P3..P7
+KEPT = 64  # image sizes whose anchors are kept
 
 
 def cell_anchors(config: ModelConfig, level: int) -> Tensor:
@@ -42,24 +42,30 @@ def cell_anchors(config: ModelConfig, level: int) -> Tensor:
 
 
 class AnchorGrid:
-    """The anchors of every cell of an image, cached per image size."""
+    """The anchors of every cell of an image, kept for the image sizes seen last."""
 
     def __init__(self, config: ModelConfig) -> None:
-        cells = [cell_anchors(config, level) for level in range(len(STRIDES))]
-        self.per_cell = len(cells[0])
+        self.cells = [cell_anchors(config, level) for level in range(len(STRIDES))]
+        self.per_cell = len(self.cells[0])
+        self.convention = config.convention
+        self.kept: dict[tuple[int, int, torch.device], list[Tensor]] = {}
 
-        @lru_cache(maxsize=64)
-        def levels(height: int, width: int, device: torch.device) -> list[Tensor]:
-            anchors = []
-            for cell, stride in zip(cells, STRIDES, strict=True):
-                size = (-(-height // stride), -(-width // stride))  # every layer that halves rounds up
-                step = (stride, stride)
-                if config.convention == "torchvision":  # less than the stride where a last cell leaves the image
-                    step = (height // size[0], width // size[1])
-                anchors.append(_shift(cell, size, step).to(device))
-            return anchors
+    def levels(self, height: int, width: int, device: torch.device) -> list[Tensor]:
+        """Return one (h * w * per_cell, 4) tensor a level, row by row, the anchors of a cell together."""
+        key = height, width, device
+        if key not in self.kept:
+            if len(self.kept) >= KEPT:
+                del self.kept[next(iter(self.kept))]
+            self.kept[key] = [self._level(i, height, width).to(device) for i in range(len(STRIDES))]
+        return self.kept[key]
 
-        self.levels = levels  # one (h * w * per_cell, 4) tensor a level, row by row, the anchors of a cell together
+    def _level(self, level: int, height: int, width: int) -> Tensor:
+        stride = STRIDES[level]
+        size = (-(-height // stride), -(-width // stride))  # every layer that halves rounds up
+        step = (stride, stride)
+        if self.convention == "torchvision":  # less than the stride where a last cell leaves the image
+            step = (height // size[0], width // size[1])
+        return _shift(self.cells[level], size, step)
 
 
 def _shift(cell: Tensor, size: tuple[int, int], step: tuple[int, int]) -> Tensor:

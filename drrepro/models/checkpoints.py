@@ -17,7 +17,6 @@ from torch import Tensor
 
 from drrepro.errors import UsageError
 from drrepro.models.retinanet import RetinaNet
-from drrepro.runs.folder import RunFolder
 from drrepro.schema import Config
 
 State = dict[str, Tensor]
@@ -122,13 +121,8 @@ def imagenet_state(backbone: str) -> State:
     return state
 
 
-def weights_path(weights: str, runs: Path) -> Path:
-    """Return the file of ``weights``: run:ID or PATH."""
-    return RunFolder(runs / weights.removeprefix("run:")).checkpoint if weights.startswith("run:") else Path(weights)
-
-
-def load_weights(model: RetinaNet, config: Config, runs: Path, category_ids: list[int]) -> None:
-    """Load ``config.weights`` into ``model``, which detects the K ``category_ids``.
+def load_weights(model: RetinaNet, config: Config, path: Path, category_ids: list[int]) -> None:
+    """Load ``config.weights``, whose file is at ``path``, into ``model``, which detects the K ``category_ids``.
 
     Raises UsageError, naming the file, when it cannot be read or fits another model, and for a backbone alone that
     nothing would train.
@@ -136,7 +130,6 @@ def load_weights(model: RetinaNet, config: Config, runs: Path, category_ids: lis
     if config.weights == "imagenet":
         source, state = "weights=imagenet", imagenet_state(config.model.backbone)
     else:
-        path = weights_path(config.weights, runs)
         source, state = str(path), read_state(path)
     try:
         translated = _translate(state, config.model.convention, category_ids)

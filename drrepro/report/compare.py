@@ -23,11 +23,14 @@ def compare(results: Path, against: Path) -> pd.DataFrame:
     """
     known = {(e.study.name, e.plan.data): e for e in of_studies(read_kept(against))}
     rows = []
-    for own in of_studies(read_kept(results)):
-        other = known.get((own.study.name, own.plan.data))
+    for this in of_studies(read_kept(results)):
+        other = known.get((this.study.name, this.plan.data))
         if other is not None:
-            columns = [*(Column(arm, "AP") for arm in own.study.arms), *gain_columns(own.study)]  # that have intervals
-            rows += [_row(own, other, setting, column) for setting in table_settings(own) for column in columns]
+            columns = [
+                *(Column(arm, "AP") for arm in this.study.arms),
+                *gain_columns(this.study),
+            ]  # that have intervals
+            rows += [_row(this, other, setting, column) for setting in table_settings(this) for column in columns]
     return pd.DataFrame(rows)
 
 
@@ -43,20 +46,20 @@ def summary(frame: pd.DataFrame, against: Path) -> str:
     return f"{len(frame)} cells beside {against}: {', '.join(parts)}; {data}"
 
 
-def _row(own: Evidence, other: Evidence, setting: str, column: Column) -> dict[str, object]:
-    ours, theirs = (measured(evidence, setting, column) for evidence in (own, other))
+def _row(this: Evidence, other: Evidence, setting: str, column: Column) -> dict[str, object]:
+    ours, theirs = (measured(evidence, setting, column) for evidence in (this, other))
     shared = sorted(ours.keys() & theirs.keys())
     here, there = (
         _mean([values[0] for seed, values in m.items() if seed in shared or not shared]) for m in (ours, theirs)
     )
     published = estimate(list(theirs.values())).percent()
     return {
-        "table": own.study.number or own.study.name,
-        "data": own.plan.data,
+        "table": this.study.number or this.study.name,
+        "data": this.plan.data,
         "setting": setting,
         "column": str(column),
         "seeds": ",".join(map(str, shared)) or "others",
-        "same_data": _data(own) == _data(other),
+        "same_data": _data(this) == _data(other),
         "ours": here,
         "theirs": there,
         "difference": here - there,

@@ -69,10 +69,10 @@ def find_examples(evidence: Evidence, runs: Path, data_folder: Path) -> Examples
     """Return the examples of a study's baseline and first candidate, from the detections and matches of its runs."""
     arms = [evidence.study.baseline, *evidence.study.candidates[:1]]
     by_arm = {arm: evidence.of(arm) for arm in arms}
-    seeds = set.intersection(*(set(own) for own in by_arm.values()))
+    seeds = set.intersection(*(set(by_seed) for by_seed in by_arm.values()))
     if not seeds or len(arms) < 2:
         return Examples(evidence.plan.data, {}, [], "Not run with both losses.")
-    records = {arm: own[min(seeds)] for arm, own in by_arm.items()}
+    records = {arm: by_seed[min(seeds)] for arm, by_seed in by_arm.items()}
     names = {arm: record["id"] for arm, record in records.items()}
     try:
         config = from_dict(records[arms[1]]["config"], runs / names[arms[1]])
@@ -98,7 +98,9 @@ def _examples(tested: Dataset, study: Study, records: dict[str, Record], runs: P
     names = study.arms[candidate].short, study.arms[baseline].short
     chosen = choose(hits[candidate] - hits[baseline], objects, names)
     return [
-        _example(tested, samples[place], why, {arm: int(own[place]) for arm, own in hits.items()}, kept, records)
+        _example(
+            tested, samples[place], why, {arm: int(counted[place]) for arm, counted in hits.items()}, kept, records
+        )
         for place, why in chosen.items()
     ]
 
@@ -146,13 +148,13 @@ def _example(
     pictures = [_picture("truth", image, scale * sample.boxes[counts], labels, None, tested.classes)]
     for arm, record in records.items():
         above = own_threshold(record)
-        own = [row for row in kept[arm] if row["image_id"] == sample.id and row["score"] > above]
-        own = sorted(own, key=lambda row: -row["score"])[: np.count_nonzero(counts)]
-        boxes = np.array([row["bbox"] for row in own]).reshape(-1, 4) * scale
+        rows = [row for row in kept[arm] if row["image_id"] == sample.id and row["score"] > above]
+        rows = sorted(rows, key=lambda row: -row["score"])[: np.count_nonzero(counts)]
+        boxes = np.array([row["bbox"] for row in rows]).reshape(-1, 4) * scale
         boxes[:, 2:] += boxes[:, :2]
-        labels = [tested.category_ids.index(row["category_id"]) + 1 for row in own]
+        labels = [tested.category_ids.index(row["category_id"]) + 1 for row in rows]
         title = f"{arm}: {hits[arm]} of {np.count_nonzero(counts)} found"
-        pictures.append(_picture(title, image, boxes, labels, [row["score"] for row in own], tested.classes))
+        pictures.append(_picture(title, image, boxes, labels, [row["score"] for row in rows], tested.classes))
     return Example(sample.path.name, why, pictures)
 
 

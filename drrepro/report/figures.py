@@ -42,7 +42,7 @@ def plan_figures(plan: Plan, runs: Path) -> dict[str, Figure]:
     """Return those of the study's figures that the records allow, by name. Raises UsageError for an unknown name."""
     if plan.study is None:
         return {}
-    found = {arm: own for arm in plan.study.arms if (own := _records(plan, runs, arm))}
+    found = {arm: kept for arm in plan.study.arms if (kept := _records(plan, runs, arm))}
     figures = {}
     for name in plan.study.figures if found else []:
         if name not in FIGURES:
@@ -122,26 +122,26 @@ def _density(counts: list[int]) -> npt.NDArray[np.float64]:
 
 def figure1(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
     """Figure 1 of the first seed of each arm; none of a secret test split."""
-    first = [(arm, record) for arm, own in records.items() for record in own[:1]]
-    known = all(record["densities"] is not None for own in records.values() for record in own)
+    first = [(arm, record) for arm, seeds in records.items() for record in seeds[:1]]
+    known = all(record["densities"] is not None for seeds in records.values() for record in seeds)
     return score_densities(first, style) if known else None
 
 
 def ap_against_threshold(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
     """Table 1 as curves, at every hundredth; dots are the thresholds that were configured."""
-    if not all(record["curve"] for own in records.values() for record in own):
+    if not all(record["curve"] for seeds in records.values() for record in seeds):
         return None  # of a secret test split
     figure, axes = _canvas(1, 1, (5.6, 3.8))
     ax = axes[0][0]
-    for arm, own in records.items():
-        curves = [_curve(record) for record in own]
+    for arm, seeds in records.items():
+        curves = [_curve(record) for record in seeds]
         shared = sorted(set.intersection(*(set(curve) for curve in curves)))
         lines = [[percent(curve[t]) for t in shared] for curve in curves]
         ax.plot(shared, np.mean(lines, axis=0), color=style.colour(arm), label=style.name(arm))
         if len(lines) > 1:
             low, high = np.min(lines, axis=0), np.max(lines, axis=0)
             ax.fill_between(shared, low, high, color=style.colour(arm), alpha=0.2)
-        marks = [t for t in own[0]["config"]["evaluation"]["score_thresholds"] if t in shared]
+        marks = [t for t in seeds[0]["config"]["evaluation"]["score_thresholds"] if t in shared]
         means = [percent(float(np.mean([curve[t] for curve in curves]))) for t in marks]
         ax.plot(marks, means, "o", color=style.colour(arm), markersize=4)
     ax.set(xlabel="score threshold", ylabel="AP", xlim=(0, 1), ylim=(0, None))
@@ -158,9 +158,9 @@ def ap_against_axis(records: Records, style: Style, plan: Plan, runs: Path) -> F
     """AP at each run's own threshold against the value of the study's axis, mean over seeds."""
     figure, axes = _canvas(1, 1, (5.6, 3.8))
     ax, values = axes[0][0], {point.run_id: point.value for point in plan.points}
-    for arm, own in records.items():
+    for arm, seeds in records.items():
         points: dict[float, list[float]] = {}
-        for record in own:
+        for record in seeds:
             row, value = metrics_at(record, own_threshold(record)), values[record["id"]]
             if row is not None and row["AP"] is not None and value is not None:
                 points.setdefault(value, []).append(percent(row["AP"]))
@@ -176,8 +176,8 @@ def ap_against_axis(records: Records, style: Style, plan: Plan, runs: Path) -> F
 def training_curves(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
     """Classification and box loss of the first seed of each arm, as logged."""
     figure, axes = _canvas(1, 2, (8.4, 3.6))
-    for arm, own in records.items():
-        lines = read_metrics(RunFolder(runs / own[0]["id"]).metrics)
+    for arm, seeds in records.items():
+        lines = read_metrics(RunFolder(runs / seeds[0]["id"]).metrics)
         for ax, part in zip(axes[0], ("classification", "box"), strict=True):
             steps, values = [line["step"] for line in lines], [line[part] for line in lines]
             ax.plot(steps, values, color=style.colour(arm), label=style.name(arm))

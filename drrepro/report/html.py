@@ -77,10 +77,10 @@ def _table(table: Table, evidence: Evidence) -> dict[str, Any]:
     """Return a table as text: AP alone, by setting and column the cell of each line; and all metrics."""
     lines = [line for line in SHORT if line in table.lines]
     columns = [column for column in table.columns if column.metric == "AP"]
-    short = {s: [[_short(line, own[c]) for line in lines] for c in columns] for s, own in table.cells.items()}
+    short = {s: [[_short(line, row[c]) for line in lines] for c in columns] for s, row in table.cells.items()}
     whole = {
-        setting: {line: [line_text(line, cell) for cell in own.values()] for line in table.lines}
-        for setting, own in table.cells.items()
+        setting: {line: [line_text(line, cell) for cell in row.values()] for line in table.lines}
+        for setting, row in table.cells.items()
     }
     published = table.study.published
     elsewhere = table.paper and published is not None and table.data != published.data
@@ -115,42 +115,45 @@ def _figures(claims: list[Claim], found: list[Evidence], runs: Path, report: Rep
         if intervals is not None:
             drawn["claims"] = Markup(svg(intervals, "claims"))
         for i, evidence in enumerate(found):
-            own = drawn["sets"].setdefault(evidence.plan.data, {})
+            shown = drawn["sets"].setdefault(evidence.plan.data, {})
             for name, figure in plan_figures(evidence.plan, runs).items():
-                if name not in own:
-                    own[name] = (CAPTIONS[name.rpartition("-")[2]], Markup(svg(figure, f"{evidence.plan.data}-{name}")))
+                if name not in shown:
+                    shown[name] = (
+                        CAPTIONS[name.rpartition("-")[2]],
+                        Markup(svg(figure, f"{evidence.plan.data}-{name}")),
+                    )
             report("draw figures", i + 1, len(found), {})
     return drawn
 
 
 def _examples(found: list[Evidence], runs: Path, data_folder: Path, report: Report) -> list[examples.Examples]:
     """Return the examples of each table of score thresholds, whose runs are all of one kind."""
-    own = [evidence for evidence in found if evidence.study.axis == THRESHOLD]
+    tabled = [evidence for evidence in found if evidence.study.axis == THRESHOLD]
     shown = []
-    for i, evidence in enumerate(own):
+    for i, evidence in enumerate(tabled):
         shown.append(examples.find_examples(evidence, runs, data_folder))
-        report("draw detections", i + 1, len(own), {})
+        report("draw detections", i + 1, len(tabled), {})
     return shown
 
 
 def _summary(records: dict[str, Record]) -> dict[str, Any]:
     """Return machines, times, commits and versions of all runs."""
-    own = list(records.values())
+    runs = list(records.values())
     machines = Counter(
         f"{r['machine']['cpu']}, {r['machine']['threads']} of {r['machine']['cores']} cores a run, "
         f"{r['machine']['device']}, {r['machine']['system']}"
-        for r in own
+        for r in runs
     )
-    finished = sorted(r["finished"].removesuffix("+00:00").replace("T", " ") for r in own)
+    finished = sorted(r["finished"].removesuffix("+00:00").replace("T", " ") for r in runs)
     return {
-        "runs": len(own),
+        "runs": len(runs),
         "machines": dict(machines),
-        "hours": sum(r["cost"]["train_seconds"] for r in own) / 3600,
-        "cpu_hours": sum(r["cost"]["train_cpu_seconds"] for r in own) / 3600,
+        "hours": sum(r["cost"]["train_seconds"] for r in runs) / 3600,
+        "cpu_hours": sum(r["cost"]["train_cpu_seconds"] for r in runs) / 3600,
         "finished": (finished[0], finished[-1]) if finished else None,
-        "commits": sorted({(r["commit"] or "unknown") + (" with changes" if r["dirty"] else "") for r in own}),
+        "commits": sorted({(r["commit"] or "unknown") + (" with changes" if r["dirty"] else "") for r in runs}),
         "versions": sorted(
-            {f"{name} {v}" for r in own for name, v in {"python": r["python"], **r["versions"]}.items()}
+            {f"{name} {v}" for r in runs for name, v in {"python": r["python"], **r["versions"]}.items()}
         ),
     }
 

@@ -31,6 +31,11 @@ class RunFolder:
         return self.checkpoint, self.checkpoint_before
 
 
+def weights_path(weights: str, runs: Path) -> Path:
+    """Return the file of ``weights``: run:ID or PATH."""
+    return RunFolder(runs / weights.removeprefix("run:")).checkpoint if weights.startswith("run:") else Path(weights)
+
+
 def run_folders(runs: Path) -> list[RunFolder]:
     """Return the folders of all runs under ``runs``, by name."""
     return [RunFolder(path.parent) for path in sorted(runs.glob("*/config.yaml"))]

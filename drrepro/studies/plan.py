@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drrepro.config import compose, expand, for_evaluation, run_id, to_dict
+from drrepro.composing import expand
+from drrepro.config import compose, for_evaluation, run_id, to_dict
 from drrepro.errors import UsageError
 from drrepro.files import read_json, write_json
 from drrepro.migrations import PLAN_SCHEMA, migrate_plan
@@ -64,13 +65,13 @@ def plan_study(study: Study | str, overrides: list[str], config_dir: Path | None
     _refuse_axes(rest, seeds)
     rows = _rows(study, [*next(iter(arms.values())).overrides, *seeds[0]], config_dir)
     points = [
-        (name, setting, [*arm.overrides, *own, *row])
+        (name, setting, [*arm.overrides, *given, *row])
         for name, arm in arms.items()
-        for own in seeds
+        for given in seeds
         for setting, row in rows.items()
     ]
     known = _parameters([o for arm in arms.values() for o in arm.overrides], config_dir)
-    runs = [(arm, setting, compose(_for_its_loss(own, known), config_dir)) for arm, setting, own in points]
+    runs = [(arm, setting, compose(_for_its_loss(given, known), config_dir)) for arm, setting, given in points]
     return _plan(study.name, study, [(arm, setting, config, {}) for arm, setting, config in runs], overrides)
 
 
@@ -93,9 +94,9 @@ def grid(overrides: list[str], config_dir: Path | None = None, name: str = "grid
     known = _parameters([o for point in points for o in point], config_dir)
     runs = []
     for point in points:
-        own = _for_its_loss(point, known)
-        config = compose(own, config_dir)
-        runs.append((config.loss.name, "", config, dict(point[i].split("=", 1) for i in varied if point[i] in own)))
+        kept = _for_its_loss(point, known)
+        config = compose(kept, config_dir)
+        runs.append((config.loss.name, "", config, dict(point[i].split("=", 1) for i in varied if point[i] in kept)))
     return _plan(name, None, runs, overrides)
 
 
@@ -171,8 +172,8 @@ def _parameters(overrides: list[str], config_dir: Path | None) -> dict[str, set[
 
 def _for_its_loss(point: list[str], parameters: dict[str, set[str]]) -> list[str]:
     """Return the overrides of a run without those of parameters that only other losses of the sweep have."""
-    own = next((parameters[override] for override in reversed(point) if override in parameters), set())
-    others = set().union(*parameters.values()) - own
+    its = next((parameters[override] for override in reversed(point) if override in parameters), set())
+    others = set().union(*parameters.values()) - its
     return [override for override in point if override.split("=")[0] not in others]
 
 

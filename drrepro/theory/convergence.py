@@ -118,21 +118,21 @@ def check(
     m = torch.tensor(BATCHES).repeat_interleave(repetitions)
     for i, T in enumerate(steps):
         progress(sum(steps[:i]), sum(steps))
-        eta = torch.tensor([constants.step_size(int(own), T) for own in m], dtype=torch.float64)
+        eta = torch.tensor([constants.step_size(int(size), T) for size in m], dtype=torch.float64)
         found = descend(problem, eta, m, T, rng)
-        for own in BATCHES:
+        for size in BATCHES:
             average, deviation, curvature = (
-                x[m == own] for x in (found.squared_norm, found.deviation, found.curvature)
+                x[m == size] for x in (found.squared_norm, found.deviation, found.curvature)
             )
             rows.append(
                 {
-                    "m": own,
+                    "m": size,
                     "T": T,
-                    "eta": constants.step_size(own, T),
-                    "eta_mu": constants.step_size(own, T) * constants.mu,
+                    "eta": constants.step_size(size, T),
+                    "eta_mu": constants.step_size(size, T) * constants.mu,
                     "measured": float(average.mean()),
                     "largest": float(average.max()),
-                    "bound": constants.bound(own, T),
+                    "bound": constants.bound(size, T),
                     "deviation": float(deviation.max()),
                     "curvature": float(curvature.max()),
                 }
@@ -192,15 +192,15 @@ def draw(frame: pd.DataFrame) -> Figure:
 def _curves(ax: Axes, frame: pd.DataFrame, x: str, each: str) -> None:
     values, ticks = sorted(frame[each].unique()), sorted(frame[x].unique())
     for i, value in enumerate(values):
-        own, colour = frame[frame[each] == value], matplotlib.colormaps["viridis"](0.8 * i / max(1, len(values) - 1))
-        ax.plot(own[x], own["measured"], "o-", color=colour, markersize=4)
-        ax.plot(own[x], own["bound"], "--", color=colour, linewidth=1)
-        outside = own[~own["assumptions"]]
+        chosen, colour = frame[frame[each] == value], matplotlib.colormaps["viridis"](0.8 * i / max(1, len(values) - 1))
+        ax.plot(chosen[x], chosen["measured"], "o-", color=colour, markersize=4)
+        ax.plot(chosen[x], chosen["bound"], "--", color=colour, linewidth=1)
+        outside = chosen[~chosen["assumptions"]]
         ax.plot(outside[x], outside["measured"], "o", color=colour, markerfacecolor="white")
         for end, kind, side, shift in ((-1, "measured", "left", 6), (0, "bound", "right", -6)):
             ax.annotate(
                 f"{each} = {value}",
-                (own[x].iloc[end], own[kind].iloc[end]),
+                (chosen[x].iloc[end], chosen[kind].iloc[end]),
                 (shift, 0),
                 textcoords="offset points",
                 ha=side,

@@ -31,12 +31,11 @@ class MLflow(Tracker):
         return max((metric.step for metric in self.client.get_metric_history(self.run, "train/loss")), default=0)
 
     def send(self, step: int, numbers: Numbers) -> None:
-        """Log a step in one request."""
+        """Log them in one request."""
         now = int(1000 * time.time())
-        self.client.log_batch(self.run, [Metric(f"train/{name}", value, now, step) for name, value in numbers.items()])
+        self.client.log_batch(self.run, [Metric(name, value, now, step) for name, value in numbers.items()])
 
     def finish(self, metrics: Numbers) -> None:
         """Log the metrics and end the run."""
-        now = int(1000 * time.time())
-        self.client.log_batch(self.run, [Metric(name, value, now, self.sent) for name, value in metrics.items()])
+        self.send(self.sent, metrics)
         self.client.set_terminated(self.run)

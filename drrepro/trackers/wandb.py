@@ -24,7 +24,7 @@ class WandB(Tracker):
 
     def send(self, step: int, numbers: Numbers) -> None:
         """Log a step."""
-        self.run.log({f"train/{name}": value for name, value in numbers.items()}, step=step)
+        self.run.log(numbers, step=step)
 
     def finish(self, metrics: Numbers) -> None:
         """Put the metrics into the run's summary and end it."""

@@ -1,7 +1,10 @@
 """Who hears of a run: the loop and the run tell every sink, in this order: resumed, steps and checkpoints, record."""
 
 import json
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from drrepro.runs.records import Record, metrics_at, read_metrics
 from drrepro.schema import Config
 
 Numbers = dict[str, float]
+log = logging.getLogger(__name__)
 
 
 class Sink:
@@ -65,23 +69,38 @@ class Tracker(Sink):
         self.sent = 0
 
     def on_resume(self, step: int) -> None:
-        """Find out what was sent before, and send what should have been."""
-        self.sent = self.last_step()
-        self.on_checkpoint(step)
+        """Find out what was sent before, and send what should have been. Raises RunError where that fails."""
+        try:
+            self.sent = self.last_step()
+            self._send_until(step)
+        except Exception as error:  # each tracker raises whatever it likes
+            raise RunError(f"tracker {type(self).__name__}: {error}; tracker=none does without") from error
 
     def on_checkpoint(self, step: int) -> None:
-        """Send what has come since the last checkpoint."""
+        """Send what has come since the last checkpoint; what fails is said, and sent at the next."""
+        with self._said():
+            self._send_until(step)
+
+    def _send_until(self, step: int) -> None:
         for line in read_metrics(self.folder.metrics):
             if self.sent < line["step"] <= step:
-                self.send(int(line["step"]), {name: value for name, value in line.items() if name != "step"})
+                self.send(int(line["step"]), {f"train/{name}": value for name, value in line.items() if name != "step"})
                 self.sent = int(line["step"])
                 self.remember(step=self.sent)
 
     def on_record(self, record: Record) -> None:
         """Send the metrics at the run's own score threshold, and end."""
         row = metrics_at(record, record["config"]["evaluation"]["score_threshold"]) or {}
-        metrics = {name: value for name, value in row.items() if value is not None}
-        self.finish({f"test/{name}": value for name, value in metrics.items()})
+        with self._said():
+            self.finish({f"test/{name}": value for name, value in row.items() if value is not None})
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        """Say what fails and go on: a run does not end because somebody could not hear of it."""
+        try:
+            yield
+        except Exception as error:  # each tracker raises whatever it likes
+            log.warning("tracker %s: %s; the run goes on", type(self).__name__, error)
 
     def remembered(self) -> dict[str, Any]:
         """Return what `remember` has kept of this run; nothing where it is damaged."""
@@ -101,7 +120,7 @@ class Tracker(Sink):
         return step if isinstance(step, int) else 0
 
     def send(self, step: int, numbers: Numbers) -> None:
-        """Send the numbers of a step."""
+        """Send the numbers of a step, train/loss among them."""
         raise NotImplementedError
 
     def finish(self, metrics: Numbers) -> None:

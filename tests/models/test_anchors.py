@@ -6,7 +6,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 from torchvision.ops import box_iou
 
-from drrepro.models.anchors import AnchorGrid, cell_anchors, decode, encode, match
+from drrepro.models.anchors import AnchorGrid, cell_anchors, decode, encode, match, paired_iou
 from drrepro.schema import MatcherConfig, ModelConfig
 
 
@@ -101,3 +101,13 @@ def test_prior_is_the_score_before_training():
     assert sum(map(len, anchors)) == count
     assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.05)
     assert math.isfinite(deltas.sum().item())
+
+
+def test_the_iou_of_pairs_is_the_diagonal_of_all():
+    torch.manual_seed(0)
+    boxes, others = torch.rand(2, 50, 4).mul(100).unbind()
+    boxes[:, 2:] += boxes[:, :2]
+    others[:, 2:] += others[:, :2]
+    boxes[0, 2:] = boxes[0, :2]  # without area
+    torch.testing.assert_close(paired_iou(boxes, others), box_iou(boxes, others).diagonal())
+    assert paired_iou(boxes[:1], boxes[:1]).item() == 0

@@ -1,5 +1,6 @@
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def caffe(path, *overrides):
 def load(path, classes, *overrides):
     config = caffe(path, *overrides)
     model = RetinaNet(config.model, classes).eval()
-    load_weights(model, config, path.parent, list(range(1, classes + 1)))
+    load_weights(model, config, Path(config.weights), list(range(1, classes + 1)))
     return model
 
 
@@ -198,7 +199,7 @@ def refused(state, path, *overrides):
     torch.save(state, path)
     config = compose(["schedule.steps=0", f"weights={path}", *overrides])
     with pytest.raises(UsageError) as caught:
-        load_weights(RetinaNet(config.model, 2), config, path.parent, [1, 2])
+        load_weights(RetinaNet(config.model, 2), config, Path(config.weights), [1, 2])
     assert str(caught.value).startswith(f"{path}: ")
     return str(caught.value).removeprefix(f"{path}: ")
 
@@ -234,7 +235,7 @@ def test_a_backbone_alone_leaves_the_head_as_it_was(tmp_path):
     config = compose(["model=retinanet_r50", f"weights={tmp_path / 'resnet50.pth'}"])
     model = RetinaNet(config.model, 2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    load_weights(model, config, tmp_path, [1, 2])
+    load_weights(model, config, Path(config.weights), [1, 2])
     after = model.state_dict()
     for name, tensor in theirs.state_dict().items():
         if not name.startswith("fc.") and not name.endswith("num_batches_tracked"):
@@ -277,16 +278,16 @@ def test_imagenet_weights_come_from_the_cache_or_say_where_to_get_them(tmp_path,
     with pytest.raises(
         UsageError, match=r"resnet18-f37072fd.pth cannot be had \(Name .*\); get it from https://.*=PATH"
     ):
-        load_weights(model, config, tmp_path, [1, 2])
+        load_weights(model, config, Path(config.weights), [1, 2])
     cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     cached.parent.mkdir(parents=True, exist_ok=True)
     theirs = torchvision.models.resnet18(weights=None).state_dict()
     torch.save(theirs, cached)
-    load_weights(model, config, tmp_path, [1, 2])
+    load_weights(model, config, Path(config.weights), [1, 2])
     assert torch.equal(model.state_dict()["backbone.layer4.1.conv2.weight"], theirs["layer4.1.conv2.weight"])
     cached.write_bytes(b"half")
     with pytest.raises(UsageError, match=r"resnet18-f37072fd.pth cannot be had \("):
-        load_weights(model, config, tmp_path, [1, 2])
+        load_weights(model, config, Path(config.weights), [1, 2])
 
 
 def test_evaluate_takes_a_file(environment, data_folder, tmp_path):

@@ -72,7 +72,9 @@ def theirs():
 def ours(theirs, tmp_path):
     model = RetinaNet(CONFIG.model, CLASSES).to(memory_format=torch.channels_last)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    load_weights(model, replace(CONFIG, weights=str(tmp_path / "theirs.pth")), tmp_path, [*range(CLASSES)])
+    load_weights(
+        model, replace(CONFIG, weights=str(tmp_path / "theirs.pth")), tmp_path / "theirs.pth", [*range(CLASSES)]
+    )
     return model
 
 

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.loader import Batch, collate, evaluation_batches
-from drrepro.data.transforms import scale_boxes
+from drrepro.detection.pipeline import keep, propose
 from drrepro.distributed import all_parts, own_share
 from drrepro.evaluation.coco import Results
 from drrepro.evaluation.densities import BINS, Densities
 from drrepro.models.anchors import match
-from drrepro.models.postprocess import Detections, select_candidates, suppress
+from drrepro.models.postprocess import Detections
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
 
@@ -40,22 +40,11 @@ def detect(
     batches = evaluation_batches(own, config.input, size, workers, pin=device.type == "cuda")
     for items in batches:
         batch = collate(items, config.input, device, config.model.inclusive)
-        (logits, deltas), anchors = model(batch.images), model.anchors_of(batch.images)
-        scores = logits.float().sigmoid()
-        _count(densities, scores, batch, torch.cat(anchors), config)
-        for i, sample in enumerate(batch.samples):
-            candidates = select_candidates(
-                scores[i],
-                deltas[i].float(),
-                anchors,
-                batch.sizes[i],
-                config.model,
-                lowest,
-                config.evaluation.candidates_per_level,
-            )
+        found = propose(model, batch, config, lowest)
+        _count(densities, found.scores, batch, torch.cat(found.anchors), config)
+        for candidates, sample, resized in zip(found.of_image, batch.samples, batch.sizes, strict=True):
             for iou in nms_ious:
-                kept = suppress(candidates, batch.sizes[i], iou, config.evaluation.detections_per_image)
-                results[iou] += as_results(kept, sample, batch.sizes[i], dataset.category_ids, config.model.inclusive)
+                results[iou] += as_results(keep(candidates, sample, resized, iou, config), sample, dataset.category_ids)
         done += len(items)
         progress(done, len(own))
     return _merge(all_parts((results, densities)))
@@ -67,14 +56,11 @@ def _merge(parts: list[tuple[dict[float, Results], Densities]]) -> tuple[dict[fl
     return results, Densities(*counts)
 
 
-def as_results(
-    found: Detections, sample: Sample, size: tuple[int, int], category_ids: list[int], inclusive: bool = False
-) -> Results:
-    """Return detections in COCO result format, in the pixels of the file; ``size`` is (height, width) as resized."""
-    scale = (sample.width / size[1], sample.height / size[0])
-    boxes = scale_boxes(found.boxes.double().cpu(), scale, inclusive)
-    boxes[:, 2:] -= boxes[:, :2]
-    rows = zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+def as_results(found: Detections, sample: Sample, category_ids: list[int]) -> Results:
+    """Return detections of a file in COCO result format."""
+    corners = found.boxes.clone()
+    corners[:, 2:] -= corners[:, :2]
+    rows = zip(corners.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     return [
         {"image_id": sample.id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
         for box, score, label in rows

@@ -12,10 +12,11 @@ from PIL import Image
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Item, collate
 from drrepro.data.pixels import open_upright
-from drrepro.data.transforms import resize, scale_boxes
+from drrepro.data.transforms import resize
+from drrepro.detection.pipeline import keep, propose
 from drrepro.errors import RunError, UsageError
 from drrepro.files import atomic_write
-from drrepro.models.postprocess import Detections, select_candidates, suppress
+from drrepro.models.postprocess import Detections
 from drrepro.models.retinanet import RetinaNet
 from drrepro.report.drawing import draw_detections
 from drrepro.schema import Config
@@ -76,21 +77,8 @@ def detect_one(model: RetinaNet, config: Config, image: Image.Image) -> Detectio
     sample = Sample(0, Path(), image.width, image.height, boxes, none.astype(np.int64), none, none.astype(np.bool_))
     item = Item(sample, resize(image, config.input), flip=False)
     batch = collate([item], config.input, next(model.parameters()).device)
-    (logits, deltas), anchors = model(batch.images), model.anchors_of(batch.images)
-    size, evaluation = batch.sizes[0], config.evaluation
-    candidates = select_candidates(
-        logits[0].float().sigmoid(),
-        deltas[0].float(),
-        anchors,
-        size,
-        config.model,
-        evaluation.score_threshold,
-        evaluation.candidates_per_level,
-    )
-    kept = suppress(candidates, size, evaluation.nms_iou, evaluation.detections_per_image)
-    scale = (image.width / size[1], image.height / size[0])
-    scaled = scale_boxes(kept.boxes.double().cpu(), scale, config.model.inclusive)
-    return Detections(scaled, kept.scores.cpu(), kept.labels.cpu())
+    (candidates,) = propose(model, batch, config, config.evaluation.score_threshold).of_image
+    return keep(candidates, sample, batch.sizes[0], config.evaluation.nms_iou, config)
 
 
 def find_images(paths: list[Path]) -> list[Path]:
