@@ -81,7 +81,7 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.dev ## the pages of docs/ as a site, in build/site
-	$(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
 
 bench: $(VENV)/.installed ## what the README quotes: needs the runs of `make reproduce`
 	$(BIN)/drrepro bench evaluation

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from drrepro.progress import Report, silent
+from drrepro.text import percent_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,15 +111,10 @@ def _print_thresholds(record: "Record") -> None:
     table = plain_table("NMS", "threshold", *names)
     own = record["config"]["evaluation"]["score_threshold"]
     for row in record["metrics"]:
-        values = [per_cent(row[name]) for name in names]
+        values = [percent_text(row[name]) for name in names]
         style = "bold" if row["score_threshold"] == own else None
         table.add_row(f"{row['nms_iou']:g}", f"{row['score_threshold']:g}", *values, style=style)
     print_rich(table)
-
-
-def per_cent(fraction: float | None) -> str:
-    """Return a fraction in per cent as text, empty where there is none."""
-    return "" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def print_checks(checks: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from drrepro.cli.lazy import lazily
 from drrepro.cli.options import Output, command
 
 with lazily():
-    from drrepro import config, console, errors
+    from drrepro import config, console, errors, text
     from drrepro.runs import records, states
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _table(found: "list[RunState]") -> "Table":
         left = _duration(state.seconds_left) if state.seconds_left is not None else ""
         why = state.where or state.why
         age = _duration(state.age_seconds) if state.state != "new" else ""
-        table.add_row(state.run_id, state.state, age, progress, left, console.per_cent(state.AP), why[:60])
+        table.add_row(state.run_id, state.state, age, progress, left, text.percent_text(state.AP), why[:60])
     return table
 
 

@@ -26,11 +26,12 @@ EVALUATORS: dict[str, Evaluator] = {"coco": coco, "voc": voc}
 
 
 def evaluator_of(config: Config) -> Evaluator:
-    """Return the evaluator that a configuration asks for, by default that of the data's format.
+    """Return the evaluator that a configuration asks for, by default that of the data's format, or COCO's.
 
     Raises UsageError, naming the key, for an unknown one.
     """
-    name = config.evaluation.metric or config.data.format
+    own = config.data.format if config.data.format in EVALUATORS else "coco"
+    name = config.evaluation.metric or own
     if name not in EVALUATORS:
         raise UsageError(f"evaluation.metric={name}: must be one of {', '.join(EVALUATORS)}")
     return EVALUATORS[name]

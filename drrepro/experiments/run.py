@@ -31,7 +31,7 @@ from drrepro.runs.records import DataSummary, Record, RunCost, read_record, writ
 from drrepro.runs.states import read_status, write_error, write_status
 from drrepro.schema import Config
 from drrepro.training.loop import train
-from drrepro.training.sinks import Sink, build_sinks
+from drrepro.training.sinks import Sink, build_sinks, tracker_class
 
 
 def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record:
@@ -48,6 +48,7 @@ def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record
     device = pick_device(config.runtime.device)
     _check_parts(config)
     _check_weights(config, runs)
+    tracker_class(config)
     splits = open_splits(config.data, needed_splits(config), data_folder, report)
     trained, tested = splits.get("train"), splits[config.evaluation.split]
     _check_classes(config, runs, trained, tested)

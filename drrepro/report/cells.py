@@ -1,4 +1,4 @@
-"""Numbers with what is known of them, as fractions; only what is here turns them into per cent and into text.
+"""Numbers with what is known of them, as fractions until they are shown.
 
 A measurement is an array: first the number itself, then what it is on each resampled set of test images, where the
 run kept its matches. All runs share the draws, so a difference of two measurements is a paired one.
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drrepro.evaluation.bootstrap import RESAMPLES, interval
+from drrepro.text import percent
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,11 +44,6 @@ class Cell:
         return replace(self, value=value, sd=sd, low=low, high=high, published=published)
 
 
-def percent(fraction: float) -> float:
-    """Return a fraction in per cent."""
-    return 100 * fraction
-
-
 def estimate(measured: list[Floats], published: float | None = None) -> Cell:
     """Return what the measurements of n seeds say of their mean.
 
@@ -72,11 +68,6 @@ def aligned(measured: list[Floats]) -> Floats:
     """Return measurements as rows: with their resamples if all have some, else the numbers alone."""
     length = min(len(one) for one in measured)
     return np.stack([one[:length] for one in measured])
-
-
-def number_text(value: float | None, digits: int = 1) -> str:
-    """Return a number as text, never as minus zero; empty where there is none."""
-    return "" if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def interval_text(cell: Cell, digits: int = 1) -> str:

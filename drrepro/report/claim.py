@@ -8,7 +8,8 @@ interval is undecided. What an interval is of: see `drrepro.report.cells.estimat
 import math
 from dataclasses import dataclass, replace
 
-from drrepro.report.cells import Cell, percent
+from drrepro.report.cells import Cell
+from drrepro.text import percent
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 RULE = (

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from drrepro.report.cells import interval_text, number_text
+from drrepro.report.cells import interval_text
 from drrepro.report.claim import RULE, Claim, Part
+from drrepro.text import number_text
 
 
 def claim_table(claims: list[Claim]) -> pd.DataFrame:

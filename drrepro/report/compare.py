@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drrepro.report.cells import estimate, percent
+from drrepro.report.cells import estimate
 from drrepro.report.evidence import Evidence, of_studies
 from drrepro.report.table import Column
 from drrepro.report.tables import gain_columns, measured, table_settings
 from drrepro.report.written import read_kept
+from drrepro.text import percent
 
 
 def compare(results: Path, against: Path) -> pd.DataFrame:

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from drrepro.errors import UsageError
 from drrepro.files import atomic_write, write_png
-from drrepro.report.cells import percent
 from drrepro.report.evidence import own_threshold, records_of
 from drrepro.report.style import BACKGROUND, Style, style_of
 from drrepro.runs.folder import RunFolder
 from drrepro.runs.records import Record, metrics_at, read_metrics
 from drrepro.studies.plan import Plan
+from drrepro.text import percent
 
 matplotlib.use("Agg")
 

@@ -13,7 +13,7 @@ from drrepro.data.download import FETCHED
 from drrepro.files import write_text
 from drrepro.progress import Report
 from drrepro.report import examples
-from drrepro.report.cells import Cell, number_text, percent
+from drrepro.report.cells import Cell
 from drrepro.report.claim import FAILS, HOLDS, NOT_RUN, RULE, UNDECIDED, Claim
 from drrepro.report.claim_text import claim_table
 from drrepro.report.claims import build_claims
@@ -27,6 +27,7 @@ from drrepro.report.tables import build_table
 from drrepro.runs.records import Record, metrics_at
 from drrepro.studies.plan import Plan
 from drrepro.studies.study import THRESHOLD
+from drrepro.text import number_text, percent_text
 
 NAME = "report.html"
 SHORT = ("paper", "ours", "95%", "difference")  # the lines of a table of AP alone
@@ -190,7 +191,7 @@ def _run(record: Record) -> dict[str, Any]:
     ap = row.get("AP")
     return {
         "id": record["id"],
-        "AP": "" if ap is None else number_text(percent(ap)),
+        "AP": percent_text(ap),
         "minutes": f"{record['cost']['train_seconds'] / 60:.1f}",
         "command": run_command(record["config"]),
     }

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from drrepro.report.cells import Cell, difference_text, interval_text, number_text, spread_text
+from drrepro.report.cells import Cell, difference_text, interval_text, spread_text
 from drrepro.studies.study import Study
+from drrepro.text import number_text
 
 # What each line of a setting says of a cell in per cent, and the columns of csv that it takes.
 LINES: dict[str, Callable[[Cell], str]] = {

@@ -12,13 +12,14 @@ import pandas as pd
 
 from drrepro.evaluation.bootstrap import RESAMPLES
 from drrepro.evaluation.coco import METRICS
-from drrepro.report.cells import Cell, Floats, estimate, percent
+from drrepro.report.cells import Cell, Floats, estimate
 from drrepro.report.claim_text import finding
 from drrepro.report.claims import claims_of
 from drrepro.report.evidence import Evidence, of_studies
 from drrepro.report.table import Column, Table
 from drrepro.runs.records import metrics_at
 from drrepro.studies.study import THRESHOLD, Study
+from drrepro.text import percent
 
 NAMED = 10  # images left out, in a title
 PLAIN = ("AP", "AP50", "AP75")  # of a table without a study

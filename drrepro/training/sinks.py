@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -129,23 +129,33 @@ class Tracker(Sink):
 
 
 def build_sinks(config: Config, directory: Path) -> list[Sink]:
-    """Return metrics.jsonl and the configured tracker. Raises UsageError where its package is not installed."""
+    """Return metrics.jsonl and the configured tracker. Raises UsageError for options that the tracker does not take."""
     folder = RunFolder(directory)
     sinks: list[Sink] = [MetricsFile(folder.metrics)]
+    tracker = tracker_class(config)
+    if tracker is not None:
+        try:
+            sinks.append(tracker(folder, {"id": run_id(config), **to_dict(config)}, **config.tracker.options))
+        except TypeError as error:
+            raise UsageError(f"tracker.options={config.tracker.options}: {error}") from None
+    return sinks
+
+
+def tracker_class(config: Config) -> Callable[..., Tracker] | None:
+    """Return the class of the configured tracker, None where there is none.
+
+    Raises UsageError where it is not there or its package not installed.
+    """
     target = config.tracker._target_
     if target is None:
-        return sinks
+        return None
     module, _, name = target.rpartition(".")
     try:
-        tracker = getattr(import_module(module), name)
+        tracker: Callable[..., Tracker] = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         extra = f"pip install 'drrepro[{config.tracker.name}]', or" if module.startswith("drrepro.") else "see whether"
         raise UsageError(f"tracker={config.tracker.name}: {error}; {extra} tracker._target_ names a class") from None
-    try:
-        sinks.append(tracker(folder, {"id": run_id(config), **to_dict(config)}, **config.tracker.options))
-    except TypeError as error:
-        raise UsageError(f"tracker.options={config.tracker.options}: {error}") from None
-    return sinks
+    return tracker
 
 
 def _step_of(line: str) -> float:
