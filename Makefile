@@ -83,7 +83,7 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 docs: $(VENV)/.dev ## the pages of docs/ as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
 
-bench: $(VENV)/.installed ## what the README quotes: needs the runs of `make reproduce`
+bench: $(VENV)/.installed ## two of the benchmarks: needs the runs of `make reproduce`
 	$(BIN)/drrepro bench evaluation
 	$(BIN)/drrepro bench bootstrap
 

@@ -121,8 +121,8 @@ def for_evaluation(trained: Config, overrides: list[str], config_dir: Path | Non
     content = to_dict(trained)
     for override in overrides:
         key = override.lstrip("+").split("=")[0]
-        if key == "data":
-            content["data"] = composed["data"]
+        if key in ("data", "launcher", "tracker"):
+            content[key] = composed[key]
         elif key == "weights" or key.startswith(
             ("data.", "evaluation.", "matcher.", "input.", "runtime.", "launcher.", "tracker.")
         ):

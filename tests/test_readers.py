@@ -37,7 +37,7 @@ from drrepro.runs import states
 from drrepro.runs.lock import _describe, owner
 from drrepro.runs.records import load_record, read_detections, read_matches, write_matches
 from drrepro.schema import DataConfig
-from drrepro.studies import plan
+from drrepro.studies import plan, planning
 from drrepro.training.checkpoint import load_checkpoint, resume, save_checkpoint
 from drrepro.training.schedule import build_optimizer
 from tests.edits import damaged, edited
@@ -137,7 +137,7 @@ def test_a_damaged_voc_annotation_or_list(xml, names, tmp_path):
 def reported(tmp_path_factory):
     """Plan and records of Table 1."""
     folder = tmp_path_factory.mktemp("reported")
-    fake(folder, plan.plan_study("thresholds", []), robust)
+    fake(folder, planning.plan_study("thresholds", []), robust)
     (evidence,) = gather(plan.load_plans(folder), folder)
     return evidence
 

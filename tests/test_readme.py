@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from drrepro.cli import app
 from drrepro.composing import expand
 from drrepro.config import compose
-from drrepro.studies.plan import grid
+from drrepro.studies.planning import grid
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]}

@@ -1,1 +1,1 @@
-"""Measurements that the README quotes, each against a named peer in the same process."""
+"""Measurements that the documentation quotes, each against a named peer in the same process."""

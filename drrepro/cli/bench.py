@@ -8,7 +8,7 @@ import typer
 
 from drrepro.cli.data import stage
 from drrepro.cli.lazy import lazily
-from drrepro.cli.options import REPRODUCED, Output, Overrides, Results, command
+from drrepro.cli.options import REPRODUCED, ConfigDir, Output, Overrides, Results, command
 
 with lazily():
     from drrepro import config, console, files
@@ -22,14 +22,14 @@ Repeats = Annotated[int, typer.Option(min=1, help="Measured repetitions of each.
 
 
 @command(app, "evaluation")
-def bench_evaluation(out: Output, overrides: Overrides = None) -> None:
+def bench_evaluation(out: Output, overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Time all score thresholds from one checkpoint against evaluating it at one.
 
     Of the run that the overrides configure, or of weights=run:ID.
 
     Example: drrepro bench evaluation data=digits loss=dr
     """
-    composed = config.compose(overrides or ["data=digits", "loss=dr"])
+    composed = config.compose(overrides or ["data=digits", "loss=dr"], config_dir)
     weights = composed.weights if composed.weights != "none" else f"run:{config.run_id(composed)}"
     with console.progress(out.quiet) as report:
         frame = evaluation.bench(weights, config.runs_folder(), config.data_folder(), stage(report, "bench"))
@@ -42,12 +42,13 @@ def bench_input(
     overrides: Overrides = None,
     images: Annotated[int, typer.Option(min=1, help="Training images to read, at most.")] = 100,
     repeats: Repeats = 5,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Images per second of one worker of the input pipeline, against plain decoding and resizing of the same files.
 
     Example: drrepro bench input data=digits input.scale=400
     """
-    composed = config.compose(overrides or [])
+    composed = config.compose(overrides or [], config_dir)
     with console.progress(out.quiet) as report:
         frame = pipeline.bench(composed, config.data_folder(), images, repeats, stage(report, "bench"))
     _show("images per second, medians; ratio to plain decoding and resizing", frame, out)

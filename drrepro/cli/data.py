@@ -35,7 +35,7 @@ def data_make(
         typer.echo(json.dumps(made))
         return
     for name, digest in made.items():
-        other = "limited" if limit else "NOT the published set: see docs/data.md"
+        other = "limited" if limit else "NOT the published set: see docs/pages/reading.md"
         known = "as published" if digest == embedded.PUBLISHED[name] else other
         typer.echo(f"{folder / name}  sha256 {digest[:16]}  {known}")
 

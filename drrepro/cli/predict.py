@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drrepro.cli.lazy import lazily
-from drrepro.cli.options import Output
+from drrepro.cli.options import ConfigDir, Output
 
 with lazily():
     from drrepro import config, console, errors
@@ -32,6 +32,7 @@ def predict(
         typer.Option(min=0, max=1, help="Lowest score shown; default: the run's evaluation.score_threshold."),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the drawings, a JPEG for each image.")] = Path("predictions"),
+    config_dir: ConfigDir = None,
 ) -> None:
     """Draw what the detector of a run finds on images: boxes with class and score.
 
@@ -43,7 +44,7 @@ def predict(
     """
     overrides = [word for word in words if re.match(r"\w+(\.\w+)*=", word) and not Path(word).exists()]
     images = library.find_images([Path(word) for word in words if word not in overrides])
-    trained, classes = _trained(overrides, threshold)
+    trained, classes = _trained(overrides, threshold, config_dir)
     model = retinanet.build_detector(trained, len(classes), device.pick_device(trained.runtime.device))
     path = folder.weights_path(trained.weights, config.runs_folder())
     checkpoints.load_weights(model, trained, path, list(range(1, len(classes) + 1)))
@@ -61,7 +62,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _trained(overrides: list[str], threshold: float | None) -> "tuple[Config, list[str]]":
+def _trained(overrides: list[str], threshold: float | None, config_dir: Path | None) -> "tuple[Config, list[str]]":
     """Return the configuration of the run that ``weights=`` names, with the overrides, and its classes."""
     given = []
     for word in overrides:
@@ -70,10 +71,10 @@ def _trained(overrides: list[str], threshold: float | None) -> "tuple[Config, li
         given.append(f"weights=run:{name}" if bare else word)
     if threshold is not None:
         given.append(f"evaluation.score_threshold={threshold}")
-    weights = config.compose(given).weights
+    weights = config.compose(given, config_dir).weights
     if not weights.startswith("run:"):
         raise errors.UsageError("weights=RUN_ID is needed, the name of a folder in the runs folder")
     directory = config.runs_folder() / weights.removeprefix("run:")
     record = records.require_record(directory)
     trained = config.from_dict(record["config"], directory)
-    return config.for_evaluation(trained, given), record["data"]["classes"]
+    return config.for_evaluation(trained, given, config_dir), record["data"]["classes"]

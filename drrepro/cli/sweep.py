@@ -16,12 +16,13 @@ with lazily():
     from drrepro import config, console, errors
     from drrepro.cli import estimate
     from drrepro.experiments import sweep
-    from drrepro.studies import plan
+    from drrepro.report import checks
+    from drrepro.studies import plan, planning
 
 if TYPE_CHECKING:
     from drrepro.experiments.sweep import Outcome
     from drrepro.schema import Config
-    from drrepro.studies.plan import Planned
+    from drrepro.studies.planning import Planned
 
 
 class Studies(TyperGroup):
@@ -50,8 +51,8 @@ def sweep_thresholds(
     Example: drrepro sweep thresholds data=digits seed=0,1,2 --jobs 2
     """
     ious = _numbers("--nms-iou", nms_iou)
-    trained, configs = plan.plan_study("thresholds", overrides or [], sweep.config_dir)
-    _sweep([(trained, configs), *([plan.nms(configs, ious)] if ious else [])], sweep, out)
+    trained, configs = planning.plan_study("thresholds", overrides or [], sweep.config_dir)
+    _sweep([(trained, configs), *([planning.nms(configs, ious)] if ious else [])], sweep, out)
 
 
 @command(app, "scales")
@@ -78,7 +79,7 @@ def sweep_all(sweep: Sweep, out: Output, overrides: Overrides = None) -> None:
 
     Example: drrepro sweep all seed=0,1,2 --jobs 2
     """
-    _sweep(plan.everything(overrides or [], sweep.config_dir), sweep, out)
+    _sweep(planning.everything(overrides or [], sweep.config_dir), sweep, out)
 
 
 @command(app, "grid")
@@ -92,7 +93,7 @@ def sweep_grid(
 
     Example: drrepro sweep grid loss=dr,focal schedule.lr=1e-3,2e-3 evaluation.split=tune --name tuning
     """
-    _sweep([plan.grid(overrides or [], sweep.config_dir, name)], sweep, out)
+    _sweep([planning.grid(overrides or [], sweep.config_dir, name)], sweep, out)
 
 
 @command(app, "study")
@@ -106,7 +107,7 @@ def sweep_study(
 
     Example: drrepro sweep mine --config-dir my_options data=digits seed=0,1,2
     """
-    _sweep([plan.plan_study(name, overrides or [], sweep.config_dir)], sweep, out)
+    _sweep([planning.plan_study(name, overrides or [], sweep.config_dir)], sweep, out)
 
 
 def _sweep(planned: "list[Planned]", options: Sweep, out: Output) -> None:
@@ -116,6 +117,8 @@ def _sweep(planned: "list[Planned]", options: Sweep, out: Output) -> None:
     if options.dry_run:
         estimate.show_estimate(configs, options.jobs, out)
         return
+    for one, _ in planned:
+        checks.check_study(one.study)
     for one, _ in planned:  # before the runs, so that the report shows what an interrupted sweep has done
         plan.save_plan(one, config.runs_folder())
     started = time.perf_counter()

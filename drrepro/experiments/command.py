@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +26,7 @@ class Command:
     ranks: int
     cpus: int
     gpus: str | None = None  # none: all that the engine shows
+    modules: str = field(default_factory=lambda: os.environ.get("PYTHONPATH", ""))  # where losses of one's own lie
 
     def __call__(self) -> int:
         """Carry it out and return its exit code; stop it, with a checkpoint, when the engine stops this process."""
@@ -56,6 +57,7 @@ class Command:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         os.environ.update({**environment, **self.environment})
+        sys.path += [path for path in self.modules.split(os.pathsep) if path and path not in sys.path]
         if self.ranks > 1:
             # --standalone lets each torchrun find a free port, so that several on one machine do not meet.
             torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
@@ -79,7 +81,8 @@ class Command:
     def environment(self) -> dict[str, str]:
         """What its processes are to find there beside what is there."""
         gpus = {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": self.gpus}
-        return {"OMP_NUM_THREADS": str(self.threads), **gpus}
+        modules = {"PYTHONPATH": self.modules} if self.modules else {}
+        return {"OMP_NUM_THREADS": str(self.threads), **modules, **gpus}
 
     def checkpoint(self) -> Any:
         """Return what Slurm is to queue when it pre-empts this or its time is up: submitit asks for it."""

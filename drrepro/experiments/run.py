@@ -183,10 +183,12 @@ def _carry_out(
 
 
 def _finish(found: Record, directory: Path, sinks: list[Sink]) -> Record:
-    """Write the record and tell who hears of it."""
-    record = write_record(directory, found)
+    """Tell who hears of it, and write the record: a finished run is not gone back to."""
     for sink in sinks:
-        sink.on_record(record)
+        if not found["config"]["schedule"]["steps"]:
+            sink.on_resume(0)  # which the loop does otherwise
+        sink.on_record(found)
+    record = write_record(directory, found)
     write_status(directory, {"state": "done"})
     RunFolder(directory).checkpoint_before.unlink(missing_ok=True)  # it takes as much room as the weights
     return record

@@ -23,7 +23,7 @@ def loss_class(name: str, target: str | None) -> type[ClassificationLoss]:
             known = ", ".join(LOSSES)
             raise UsageError(f"loss.name={name}: must be one of {known}, or loss._target_ give the class of another")
         return LOSSES[name]
-    module, _, attribute = target.rpartition(".")
+    module, _, attribute = str(target).rpartition(".")
     try:
         found = getattr(import_module(module), attribute)
     except Exception as error:  # the file of somebody else raises whatever it likes
@@ -39,6 +39,8 @@ def build_loss(config: LossConfig) -> ClassificationLoss:
     """Return the loss of a configuration. Raises UsageError, naming the key, for a parameter out of range."""
     try:
         return loss_class(config.name, config._target_).build(config)
+    except TypeError as error:
+        raise UsageError(f"loss={config.name}: {error}; its constructor takes what its Parameters add") from None
     except ValueError as error:
         name, _, rule = str(error).partition(" ")
         value = getattr(config, name, "")

@@ -102,7 +102,7 @@ def of_studies(found: list[Evidence]) -> list[Evidence]:
 
 def records_of(plan: Plan, runs: Path) -> dict[str, Record]:
     """Return the records that exist, by run id."""
-    found = ((point.run_id, read_record(runs / point.run_id)) for point in plan.points)
+    found = ((name, read_record(runs / name)) for name in plan.run_ids)
     return {name: record for name, record in found if record is not None}
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,44 +11,41 @@ from matplotlib.figure import Figure
 
 from drrepro.errors import UsageError
 from drrepro.files import atomic_write, write_png
-from drrepro.report.evidence import own_threshold, records_of
+from drrepro.report.axis_figures import ap_against_axis, canvas, gain_against_axis, records_by_arm, waterfall
+from drrepro.report.evidence import Evidence, gather, of_studies
 from drrepro.report.style import BACKGROUND, Style, style_of
 from drrepro.runs.folder import RunFolder
-from drrepro.runs.records import Record, metrics_at, read_metrics
+from drrepro.runs.records import Record, read_metrics
 from drrepro.studies.plan import Plan
 from drrepro.text import percent
 
 matplotlib.use("Agg")
 
 SMOOTHING = 5  # bins of the score densities
-AXES = {"input.scale": "input scale: short side in training and test, px"}  # what the axis of a study is called
-Records = dict[str, list[Record]]  # by arm
 
 
 def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
     """Draw what the plans' records allow under results/<data>/; return the paths."""
     paths: list[Path] = []
-    for plan in plans:
-        for name, figure in plan_figures(plan, runs).items():
-            path = results / plan.data / f"{name}.png"
+    for evidence in of_studies(gather(plans, runs)):
+        for name, figure in plan_figures(evidence, runs).items():
+            path = results / evidence.plan.data / f"{name}.png"
             if path in paths:  # another plan of the same runs
                 continue
             paths.append(write_png(figure, path))
     return paths
 
 
-def plan_figures(plan: Plan, runs: Path) -> dict[str, Figure]:
+def plan_figures(evidence: Evidence, runs: Path) -> dict[str, Figure]:
     """Return those of the study's figures that the records allow, by name. Raises UsageError for an unknown name."""
-    if plan.study is None:
-        return {}
-    found = {arm: kept for arm in plan.study.arms if (kept := _records(plan, runs, arm))}
+    study = evidence.study
     figures = {}
-    for name in plan.study.figures if found else []:
+    for name in study.figures if evidence.records else []:
         if name not in FIGURES:
-            raise UsageError(f"figure {name} of study {plan.study.name}: must be one of {', '.join(FIGURES)}")
-        figure = FIGURES[name](found, Style(plan.study.arms), plan, runs)
+            raise UsageError(f"figure {name} of study {study.name}: must be one of {', '.join(FIGURES)}")
+        figure = FIGURES[name](evidence, Style(study.arms), runs)
         if figure is not None:
-            figures[name if plan.study.number else f"{plan.study.name}-{name}"] = figure
+            figures[name if study.number else f"{study.name}-{name}"] = figure
     return figures
 
 
@@ -72,7 +68,7 @@ def score_densities(records: list[tuple[str, Record]], style: Style) -> Figure:
 
     Row (b) shows the background's divided by 10. The columns share their axes. Runs of one arm are told apart by id.
     """
-    figure, axes = _canvas(2, len(records), (4.2 * len(records), 6.0), sharex=True, sharey="row")
+    figure, axes = canvas(2, len(records), (4.2 * len(records), 6.0), sharex=True, sharey="row")
     arms = [arm for arm, _ in records]
     for column, (arm, record) in enumerate(records):
         title = style.name(arm) if arms.count(arm) == 1 else f"{style.name(arm)}\n{record['id']}"
@@ -120,18 +116,20 @@ def _density(counts: list[int]) -> npt.NDArray[np.float64]:
     return total
 
 
-def figure1(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
+def figure1(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
     """Figure 1 of the first seed of each arm; none of a secret test split."""
+    records = records_by_arm(evidence)
     first = [(arm, record) for arm, seeds in records.items() for record in seeds[:1]]
     known = all(record["densities"] is not None for seeds in records.values() for record in seeds)
     return score_densities(first, style) if known else None
 
 
-def ap_against_threshold(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
+def ap_against_threshold(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
     """Table 1 as curves, at every hundredth; dots are the thresholds that were configured."""
+    records = records_by_arm(evidence)
     if not all(record["curve"] for seeds in records.values() for record in seeds):
         return None  # of a secret test split
-    figure, axes = _canvas(1, 1, (5.6, 3.8))
+    figure, axes = canvas(1, 1, (5.6, 3.8))
     ax = axes[0][0]
     for arm, seeds in records.items():
         curves = [_curve(record) for record in seeds]
@@ -154,29 +152,10 @@ def _curve(record: Record) -> dict[float, float]:
     return {p["score_threshold"]: p["AP"] for p in record["curve"] if p["AP"] is not None and p["score_threshold"]}
 
 
-def ap_against_axis(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
-    """AP at each run's own threshold against the value of the study's axis, mean over seeds."""
-    figure, axes = _canvas(1, 1, (5.6, 3.8))
-    ax, values = axes[0][0], {point.run_id: point.value for point in plan.points}
-    for arm, seeds in records.items():
-        points: dict[float, list[float]] = {}
-        for record in seeds:
-            row, value = metrics_at(record, own_threshold(record)), values[record["id"]]
-            if row is not None and row["AP"] is not None and value is not None:
-                points.setdefault(value, []).append(percent(row["AP"]))
-        places = sorted(points)
-        means = [float(np.mean(points[place])) for place in places]
-        ax.plot(places, means, "o-", color=style.colour(arm), label=style.name(arm))
-    assert plan.study is not None
-    ax.set(xlabel=AXES.get(plan.study.axis, plan.study.axis), ylabel="AP", ylim=(0, None))
-    ax.legend(frameon=False)
-    return figure
-
-
-def training_curves(records: Records, style: Style, plan: Plan, runs: Path) -> Figure | None:
+def training_curves(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
     """Classification and box loss of the first seed of each arm, as logged."""
-    figure, axes = _canvas(1, 2, (8.4, 3.6))
-    for arm, seeds in records.items():
+    figure, axes = canvas(1, 2, (8.4, 3.6))
+    for arm, seeds in records_by_arm(evidence).items():
         lines = read_metrics(RunFolder(runs / seeds[0]["id"]).metrics)
         for ax, part in zip(axes[0], ("classification", "box"), strict=True):
             steps, values = [line["step"] for line in lines], [line[part] for line in lines]
@@ -188,23 +167,12 @@ def training_curves(records: Records, style: Style, plan: Plan, runs: Path) -> F
     return figure
 
 
-FIGURES: dict[str, Callable[[Records, Style, Plan, Path], Figure | None]] = {
+FIGURES: dict[str, Callable[[Evidence, Style, Path], Figure | None]] = {
     "figure1": figure1,
     "ap_threshold": ap_against_threshold,
     "ap_scale": ap_against_axis,
     "ap_axis": ap_against_axis,
+    "gain_axis": gain_against_axis,
+    "waterfall": waterfall,
     "training": training_curves,
 }
-
-
-def _records(plan: Plan, runs: Path, arm: str) -> list[Record]:
-    found = records_of(plan, runs)
-    return [found[point.run_id] for point in plan.points if point.arm == arm and point.run_id in found]
-
-
-def _canvas(rows: int, columns: int, size: tuple[float, float], **shared: Any) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **shared)
-    for ax in axes.flat:
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes.tolist()

@@ -33,8 +33,10 @@ NAME = "report.html"
 SHORT = ("paper", "ours", "95%", "difference")  # the lines of a table of AP alone
 CAPTIONS = {
     "ap_threshold": "AP against score threshold. Dots: the thresholds of Table 1; bands: the range over seeds.",
-    "ap_scale": "AP against input scale, mean over seeds.",
-    "ap_axis": "AP against what the study varies, mean over seeds.",
+    "ap_scale": "AP against input scale, mean and range over seeds.",
+    "ap_axis": "AP against what the study varies, mean and range over seeds.",
+    "gain_axis": "Gain in AP over the baseline against what the study varies, with its 95% interval.",
+    "waterfall": "What each change adds to AP, on top of those before it, with its 95% interval.",
     "figure1": "Figure 1: densities of foreground and background scores, the background's divided by 10 in (b).",
     "training": "Classification and box loss in training. The classification losses do not compare.",
 }
@@ -117,7 +119,7 @@ def _figures(claims: list[Claim], found: list[Evidence], runs: Path, report: Rep
             drawn["claims"] = Markup(svg(intervals, "claims"))
         for i, evidence in enumerate(found):
             shown = drawn["sets"].setdefault(evidence.plan.data, {})
-            for name, figure in plan_figures(evidence.plan, runs).items():
+            for name, figure in plan_figures(evidence, runs).items():
                 if name not in shown:
                     shown[name] = (
                         CAPTIONS[name.rpartition("-")[2]],
@@ -176,7 +178,7 @@ def _data_set(data: str, found: list[Evidence]) -> dict[str, Any]:
         "data, sha256": {r["data"]["sha256"][:16] for r in records if r["data"]["sha256"]},
     }
     facts = {key: ", ".join(map(str, sorted(values - {None}))) or "none" for key, values in of.items()}
-    planned = {point.run_id for plan in plans for point in plan.points}
+    planned = {name for plan in plans for name in plan.run_ids}
     embedded = {r["config"]["data"]["embedded"] for r in records}
     return {
         "name": data,

@@ -38,7 +38,7 @@ def sweep_command(plan: Plan, configs: list[Content]) -> str | None:
     rest = {_words({key: value for key, value in given.items() if key not in axes}) for given in known}
     seeds, values = sorted({point.seed for point in plan.points}), [point.value for point in plan.points]
     product = len(seeds) * len(arms) * len(set(values))
-    if len(known) < len(found) or len(rest) != 1 or product != len(plan.points):
+    if len(known) < len(found) or len(rest) != 1 or product != len(plan.run_ids):
         return None
     words = dict(word.split("=", 1) for word in next(iter(rest)))
     largest = max((value for value in values if value is not None), default=None)

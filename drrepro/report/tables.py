@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from drrepro.evaluation.bootstrap import RESAMPLES
-from drrepro.evaluation.coco import METRICS
+from drrepro.evaluation.voc import VOC_METRICS
 from drrepro.report.cells import Cell, Floats, estimate
 from drrepro.report.claim_text import finding
 from drrepro.report.claims import claims_of
@@ -31,9 +31,9 @@ def build_tables(found: list[Evidence]) -> list[Table]:
 
 
 def build_table(evidence: Evidence) -> Table:
-    """Return the table of a study's plan; the paper's numbers only beside what stands for its data.
+    """Return the table of a study's plan; the paper's numbers only beside data that stand for some of its sets.
 
-    ``plan.paper`` says so; without it there is ours alone.
+    ``plan.paper`` says which; without it there is ours alone.
     """
     study, columns = evidence.study, table_columns(evidence)
     cells = {s: {column: _cell(evidence, s, column) for column in columns} for s in table_settings(evidence)}
@@ -55,10 +55,11 @@ def table_settings(evidence: Evidence) -> list[str]:
 def table_columns(evidence: Evidence) -> list[Column]:
     """Return the columns: each metric of each arm, and the gain of each candidate.
 
-    Every run has COCO's metrics; those of another evaluator stand there where some run has them.
+    Those of the VOC development kit stand there where some run has them.
     """
     study, rows = evidence.study, [row for record in evidence.records.values() for row in record["metrics"]]
-    metrics = [metric for metric in study.metrics if metric in METRICS or any(metric in row for row in rows)]
+    lacking = {metric for metric in VOC_METRICS if not any(metric in row for row in rows)}
+    metrics = [metric for metric in study.metrics if metric not in lacking]
     arms = [Column(arm, metric) for arm in study.arms for metric in metrics]
     return [*arms, *gain_columns(study)]
 
@@ -95,7 +96,7 @@ def _title(table: Table, evidence: Evidence) -> str:
     steps = sorted({r["config"]["schedule"]["steps"] for r in records})
     split = {r["config"]["evaluation"]["split"] for r in records} - {"test"}
     ours = f"ours: {plan.data}{' ' + '/'.join(sorted(split)) if split else ''}"
-    detail = f", {len(records)} of {len(plan.points)} runs"
+    detail = f", {len(records)} of {len(plan.run_ids)} runs"
     if records:
         detail += f", {'/'.join(map(str, steps))} steps, seed {','.join(map(str, seeds))}"
     if "95%" in table.lines:

@@ -74,6 +74,7 @@ class Record(Measured, Provenance):
 
 
 DETECTED = [{"image_id": int, "category_id": int, "bbox": [float] * 4, "score": float}]
+LATER = {"dropped_images": {EACH: str}}  # of data, which schema 1 lacks
 LOGGED = {"step": int, "classification": float, "box": float}
 SHAPE = {
     "id": str,
@@ -131,7 +132,10 @@ def load_record(path: Path) -> Record | None:
         )
     if wrong := misfit(record, SHAPE):
         raise UsageError(f"{path}: damaged ({wrong}); move {path.parent} away to run it again")
-    return migrate(record)  # type: ignore[return-value]  # its shape was looked at
+    record = migrate(record)
+    if wrong := misfit(record["data"], LATER, "it.data"):
+        raise UsageError(f"{path}: damaged ({wrong}); move {path.parent} away to run it again")
+    return record  # type: ignore[return-value]  # its shape was looked at
 
 
 def require_record(directory: Path) -> Record:

@@ -3,6 +3,7 @@
 One of one's own is a yaml in the folder study/ under ``--config-dir``, and runs as `drrepro sweep NAME`.
 """
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,21 @@ from drrepro.shape import EACH, misfit
 
 THRESHOLD = "evaluation.score_threshold"  # an axis that needs no run of its own: records have the metrics at several
 DATA = "data"  # an axis of one value, the data set at hand
+RECIPE = "recipe"  # an axis whose settings are what the arms say of them
 PAPER = ("thresholds", "scales", "datasets")  # the studies of the paper, in the order of its tables
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A column: a way to train, as what is overridden, and what it is called."""
+    """A column: a way to train, as what is overridden, and what it is called.
+
+    ``at``: by setting, what is overridden there besides, where the axis is RECIPE. Of that, evaluation keys need no
+    training: the trained run is evaluated again.
+    """
 
     name: str
     overrides: list[str]
+    at: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def short(self) -> str:
@@ -47,7 +54,7 @@ class Study:
     name: str
     what: str  # that is varied, in the title
     head: str  # of the first column
-    axis: str  # THRESHOLD, DATA, or a key such as input.scale
+    axis: str  # THRESHOLD, DATA, RECIPE, or a key such as input.scale
     arms: dict[str, Arm]
     baseline: str
     metrics: list[str]
@@ -56,7 +63,7 @@ class Study:
     number: int | None = None  # of the paper's table
     data: str | None = None  # the data set, if none is asked for
     published: Published | None = None
-    claims: list[str] = field(default_factory=list)  # of drrepro.report.claims, or module.function of one's own
+    claims: list[str] = field(default_factory=list)  # of drrepro.report.paper_claims, or module.function of one's own
     figures: list[str] = field(default_factory=list)  # of drrepro.report.figures
 
     @property
@@ -99,7 +106,7 @@ class Study:
 LIST = [str]
 SHAPE = {  # of the content of a yaml; all but the first five may be left out
     **dict.fromkeys(("what", "head", "axis", "baseline"), str),
-    "arms": {EACH: {"name": str, "overrides": LIST}},
+    "arms": {EACH: {"name": str, "overrides": LIST, "at": {EACH: LIST}}},
     "settings": ({EACH: float | None}, LIST),
     "metrics": LIST,
     "unit": str,
@@ -127,13 +134,26 @@ def load_study(name: str, config_dir: Path | None = None) -> Study:
     raise UsageError(f"study {name}: not known; choose from {', '.join(study_names(config_dir))}")
 
 
-def from_dict(content: dict[str, Any]) -> Study:
-    """Return a study from plain data. Raises ValueError, naming the key, for what is none."""
+def from_dict(content: dict[str, Any], per_cent: bool = False) -> Study:
+    """Return a study from plain data, its published numbers fractions or ``per_cent``.
+
+    Raises ValueError, naming the key, for what is none.
+    """
+    _require_text_keys(content, "")
+    arms = content.get("arms")
+    if isinstance(arms, dict):
+        content = {**content, "arms": {k: {"at": {}, **a} if isinstance(a, dict) else a for k, a in arms.items()}}
     shape = {key: shape for key, shape in SHAPE.items() if key in content or key in NEEDED}
     if wrong := misfit(content, {"name": str, **shape}, "the study"):
         raise ValueError(wrong)
     if unknown := content.keys() - SHAPE.keys() - {"name"}:
         raise ValueError(f"the study has no {', '.join(sorted(unknown))}")
+    if not re.fullmatch(r"\w[\w.-]*", content["name"]):
+        raise ValueError(f"name {content['name']}: takes letters, digits and ._-")
+    if content.get("number") is not None and content["name"] not in PAPER:
+        raise ValueError("number: only the paper's own tables have one; leave it out")
+    if not content["metrics"]:
+        raise ValueError("metrics: needs one at least")
     if content["baseline"] not in content["arms"]:
         raise ValueError(f"baseline {content['baseline']} is none of arms")
     settings = content.get("settings", {})
@@ -143,26 +163,41 @@ def from_dict(content: dict[str, Any]) -> Study:
             raise ValueError("settings: needs two score thresholds at least, from 0 to below 1")
     elif content["axis"] != DATA and not settings:
         raise ValueError("settings: needs one at least")
+    if content.get("unit") and (isinstance(settings, list) or None in settings.values()):
+        raise ValueError("unit: needs settings with a fraction each")
+    for name, arm in content["arms"].items():
+        if unknown := arm["at"].keys() - set(settings):
+            raise ValueError(f"arms.{name}.at: {', '.join(sorted(unknown))} is none of settings")
     own = {
         "arms": {name: Arm(**arm) for name, arm in content["arms"].items()},
         "settings": dict.fromkeys(settings) if isinstance(settings, list) else settings,
-        "published": _published(content.get("published"), content["metrics"]),
+        "published": _published(content.get("published"), content["metrics"], per_cent),
     }
     return Study(**{**content, **own})
 
 
-def _published(content: dict[str, Any] | None, metrics: list[str]) -> Published | None:
-    """Return the numbers of a paper: a yaml has them per cent, in the order of the metrics; a plan by name."""
+def _published(content: dict[str, Any] | None, metrics: list[str], per_cent: bool) -> Published | None:
+    """Return the numbers of a paper: by name, or in the order of the metrics, of which the last may lack."""
     if content is None:
         return None
 
     def named(values: Any) -> dict[str, float]:
-        if isinstance(values, dict):
-            return values
-        return {metric: value / 100 for metric, value in zip(metrics, values, strict=False)}
+        if not isinstance(values, dict):
+            if len(values) > len(metrics):
+                raise ValueError(f"published: {len(values)} numbers of {len(metrics)} metrics")
+            values = dict(zip(metrics, values, strict=False))
+        return {metric: value / 100 if per_cent else value for metric, value in values.items()}
 
     rows = {setting: {arm: named(v) for arm, v in arms.items()} for setting, arms in content["numbers"].items()}
     return Published(content["data"], content["of"], rows)
+
+
+def _require_text_keys(content: Any, where: str) -> None:
+    """Raise ValueError for a key that yaml takes for a number, say."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if not isinstance(key, str):
+            raise ValueError(f"{where}{key}: put it in quotes")
+        _require_text_keys(value, f"{where}{key}.")
 
 
 def _folders(config_dir: Path | None) -> list[Path]:
@@ -174,6 +209,6 @@ def _read(path: Path) -> Study:
         content = yaml.safe_load(path.read_text())
         if not isinstance(content, dict):
             raise ValueError("no keys in it")
-        return from_dict({"name": path.stem, **content})
+        return from_dict({**content, "name": path.stem}, per_cent=True)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: not a study ({str(error).splitlines()[0]})") from None

@@ -26,8 +26,8 @@ class MLflow(Tracker):
             found = self.client.get_experiment_by_name(self.experiment)
             where = found.experiment_id if found else self.client.create_experiment(self.experiment)
             self.run = self.client.create_run(where, run_name=self.config["id"]).info.run_id
-            self.client.log_batch(self.run, params=[Param(key, str(value)) for key, value in self.config.items()])
             self.remember(run=self.run)
+            self.client.log_batch(self.run, params=[Param(key, str(v)[:500]) for key, v in self.config.items()])
         return max((metric.step for metric in self.client.get_metric_history(self.run, "train/loss")), default=0)
 
     def send(self, step: int, numbers: Numbers) -> None:

@@ -24,7 +24,7 @@ class WandB(Tracker):
 
     def send(self, step: int, numbers: Numbers) -> None:
         """Log a step."""
-        self.run.log(numbers, step=step)
+        self.run.log(numbers, step=step, commit=True)
 
     def finish(self, metrics: Numbers) -> None:
         """Put the metrics into the run's summary and end it."""

@@ -60,7 +60,8 @@ class MetricsFile(Sink):
 class Tracker(Sink):
     """An experiment tracker gets the lines of metrics.jsonl up to each checkpoint, which no resumed run takes back.
 
-    So a run that is killed and goes on is one tracked run, and no step is in it twice: `last_step` says what it has.
+    So a run that is killed and goes on is one tracked run, and no step is in it twice: `last_step` says what it has. Of
+    a tracker that cannot be asked the step after which the process was killed may be there twice.
     A tracker is constructed with the run's folder, its configuration and the keys of ``tracker.options``.
     """
 
@@ -91,8 +92,12 @@ class Tracker(Sink):
     def on_record(self, record: Record) -> None:
         """Send the metrics at the run's own score threshold, and end."""
         row = metrics_at(record, record["config"]["evaluation"]["score_threshold"]) or {}
+        metrics = {f"test/{name}": value for name, value in row.items() if value is not None and value == value}
         with self._said():
-            self.finish({f"test/{name}": value for name, value in row.items() if value is not None})
+            self._send_until(record["config"]["schedule"]["steps"])
+            if not self.remembered().get("finished"):
+                self.finish(metrics)
+                self.remember(finished=True)
 
     @contextmanager
     def _said(self) -> Iterator[None]:
@@ -103,16 +108,21 @@ class Tracker(Sink):
             log.warning("tracker %s: %s; the run goes on", type(self).__name__, error)
 
     def remembered(self) -> dict[str, Any]:
-        """Return what `remember` has kept of this run; nothing where it is damaged."""
+        """Return what `remember` has kept of this run and tracker; nothing where it is damaged."""
+        own = self._all_remembered().get(type(self).__name__, {})
+        return own if isinstance(own, dict) else {}
+
+    def remember(self, **kept: Any) -> None:
+        """Keep something in the run's folder for the time after an interruption."""
+        own = {type(self).__name__: {**self.remembered(), **kept}}
+        write_json(self.folder.tracked, {**self._all_remembered(), **own})
+
+    def _all_remembered(self) -> dict[str, Any]:
         try:
             content = read_json(self.folder.tracked)
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
-
-    def remember(self, **kept: Any) -> None:
-        """Keep something in the run's folder for the time after an interruption."""
-        write_json(self.folder.tracked, {**self.remembered(), **kept})
 
     def last_step(self) -> int:
         """Return the last step that was sent, here as remembered; a tracker that can be asked overrides this."""
@@ -129,14 +139,17 @@ class Tracker(Sink):
 
 
 def build_sinks(config: Config, directory: Path) -> list[Sink]:
-    """Return metrics.jsonl and the configured tracker. Raises UsageError for options that the tracker does not take."""
+    """Return metrics.jsonl, if the run trains, and the configured tracker.
+
+    Raises UsageError for options that the tracker does not take.
+    """
     folder = RunFolder(directory)
-    sinks: list[Sink] = [MetricsFile(folder.metrics)]
+    sinks: list[Sink] = [MetricsFile(folder.metrics)] if config.schedule.steps else []
     tracker = tracker_class(config)
     if tracker is not None:
         try:
             sinks.append(tracker(folder, {"id": run_id(config), **to_dict(config)}, **config.tracker.options))
-        except TypeError as error:
+        except Exception as error:  # each tracker raises whatever it likes
             raise UsageError(f"tracker.options={config.tracker.options}: {error}") from None
     return sinks
 
@@ -152,9 +165,11 @@ def tracker_class(config: Config) -> Callable[..., Tracker] | None:
     module, _, name = target.rpartition(".")
     try:
         tracker: Callable[..., Tracker] = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the file of somebody else raises whatever it likes
         extra = f"pip install 'drrepro[{config.tracker.name}]', or" if module.startswith("drrepro.") else "see whether"
         raise UsageError(f"tracker={config.tracker.name}: {error}; {extra} tracker._target_ names a class") from None
+    if not (isinstance(tracker, type) and issubclass(tracker, Tracker)):
+        raise UsageError(f"tracker._target_={target}: is no subclass of drrepro.training.sinks.Tracker")
     return tracker
 
 

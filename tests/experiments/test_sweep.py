@@ -11,12 +11,12 @@ from drrepro.experiments.sweep import sweep
 from drrepro.progress import silent
 from drrepro.runs.records import read_record
 from drrepro.runs.states import state_of
-from drrepro.studies import plan
+from drrepro.studies import planning
 from tests.conftest import TINY
 
 
 def test_a_sweep_runs_what_is_missing_goes_on_past_a_failure_and_skips_what_is_done(data_folder, tmp_path):
-    _, configs = plan.plan_study("thresholds", TINY)
+    _, configs = planning.plan_study("thresholds", TINY)
     broken = compose(
         [*TINY, "schedule.lr=1e30", "schedule.clip_norm=null", "schedule.warmup_steps=0", "schedule.steps=40"]
     )

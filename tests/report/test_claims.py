@@ -2,18 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
+from drrepro.errors import UsageError
 from drrepro.report import claims
 from drrepro.report.cells import Cell, interval_text
 from drrepro.report.claim import RULE, Part
-from drrepro.report.evidence import gather
+from drrepro.report.evidence import Evidence, gather
 from drrepro.report.paper_claims import ABOUT_TWO
 from drrepro.report.written import claim_files
-from drrepro.studies import plan
+from drrepro.studies import plan, planning, study
 from tests.report.test_tables import fake
 
 CLAIMS = {
@@ -32,7 +34,7 @@ def _fewer_resamples(monkeypatch):
 
 @cache
 def planned(name, seeds):
-    return plan.plan_study(CLAIMS[name], [f"seed={seeds}"])
+    return planning.plan_study(CLAIMS[name], [f"seed={seeds}"])
 
 
 def claim(name, runs, ap, seeds="0", images=400, **more):
@@ -145,6 +147,34 @@ def test_what_was_not_run_is_said(tmp_path, name):
 
 def test_densities_that_are_secret_are_not_run(tmp_path):
     assert claim("separation", tmp_path, gain(0), images=0, densities=lambda config: None).verdict == "not run"
+
+
+def test_other_losses_on_another_data_set_take_no_claim_away(tmp_path):
+    both = planning.plan_study("thresholds", ["data=digits"])
+    alone = planning.plan_study("thresholds", ["data=letters", "loss=focal"])
+    for planned_ in (both, alone):
+        fake(tmp_path, planned_, gain(0.1), images=50)
+    found = claims.build_claims(gather(plan.load_plans(tmp_path), tmp_path))
+    assert [(c.name, c.data) for c in found if c.place in ("Table 1", "Figure 1")] == [
+        *(("threshold", data) for data in ("digits", "letters")),
+        *(("separation", data) for data in ("digits", "letters")),
+    ]
+    other = study.Study(**{**vars(both[0].study), "arms": {"focal": both[0].study.arms["focal"]}})
+    none = replace(alone[0], study=other)
+    assert {c.name for c in claims.build_claims([Evidence(none, {}, {})])} == set(CLAIMS)  # the paper's, not run
+
+
+def test_a_claim_that_is_not_at_hand_is_said_and_left_out(tmp_path, caplog):
+    planned_, _ = planning.plan_study("datasets", [])
+    away = replace(planned_, study=replace(planned_.study, claims=["dataset", "nowhere.claim"]))
+    assert [c.name for c in claims.claims_of(Evidence(away, {}, {}))] == ["dataset"]
+    assert "left out: claim nowhere.claim: No module named 'nowhere'" in caplog.text
+    wrong = replace(planned_, study=replace(planned_.study, claims=["treshold"]))
+    with pytest.raises(UsageError, match="claim treshold: not known; choose from threshold, separation"):
+        claims.claims_of(Evidence(wrong, {}, {}))
+    unfit = replace(planned_, study=replace(planned_.study, claims=["threshold"]))
+    with pytest.raises(UsageError, match="study datasets: claim threshold: "):
+        claims.claims_of(Evidence(unfit, {}, {}))
 
 
 def test_claims_without_a_plan_are_not_run():

@@ -4,7 +4,7 @@ import pytest
 from drrepro.errors import UsageError
 from drrepro.report import cells, evidence
 from drrepro.runs.records import read_record, write_record
-from drrepro.studies import plan
+from drrepro.studies import plan, planning
 from tests.report.test_tables import fake, robust
 
 
@@ -46,7 +46,7 @@ def test_images_and_seeds_add_up():
 
 
 def test_resamples_are_kept_and_made_again_when_the_matches_change(tmp_path, monkeypatch):
-    fake(tmp_path, plan.plan_study("thresholds", []), robust, images=50)
+    fake(tmp_path, planning.plan_study("thresholds", []), robust, images=50)
     first = gathered(tmp_path).measured("focal", "0.3")[0]
     calls = []
     resampled_ap = evidence.resampled_ap
@@ -55,7 +55,7 @@ def test_resamples_are_kept_and_made_again_when_the_matches_change(tmp_path, mon
     assert not calls
     assert len(first) == 201
     np.testing.assert_array_equal(first, again)
-    fake(tmp_path, plan.plan_study("thresholds", []), lambda c, t: 0.5, images=50)
+    fake(tmp_path, planning.plan_study("thresholds", []), lambda c, t: 0.5, images=50)
     assert np.mean(next(iter(gathered(tmp_path).resampled.values()))[0.05]) == pytest.approx(0.5, abs=0.03)
     assert len(calls) == 2
     next(tmp_path.glob("*/bootstrap.npz")).write_bytes(b"half of i")
@@ -64,14 +64,14 @@ def test_resamples_are_kept_and_made_again_when_the_matches_change(tmp_path, mon
 
 
 def test_a_runs_folder_that_cannot_be_written_is_resampled_all_the_same(tmp_path):
-    fake(tmp_path, plan.plan_study("thresholds", []), robust, images=50)
+    fake(tmp_path, planning.plan_study("thresholds", []), robust, images=50)
     for run in tmp_path.glob("*/record.json"):
         (run.parent / "bootstrap.npz").mkdir()  # where the file should be
     assert all(len(own) == 6 for own in gathered(tmp_path).resampled.values())
 
 
 def test_damaged_matches_are_named(tmp_path):
-    fake(tmp_path, plan.plan_study("thresholds", []), robust, images=50)
+    fake(tmp_path, planning.plan_study("thresholds", []), robust, images=50)
     path = next(tmp_path.glob("*/matches.npz"))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match=r"matches\.npz: not readable .* remove it to do without intervals"):
@@ -79,7 +79,7 @@ def test_damaged_matches_are_named(tmp_path):
 
 
 def test_runs_on_other_test_images_are_no_pair(tmp_path):
-    planned = plan.plan_study("thresholds", [])
+    planned = planning.plan_study("thresholds", [])
     fake(tmp_path, planned, robust, images=50)
     assert len(gathered(tmp_path).gains("dr", "0.1")[0]) == 201
     for cell, sha256 in zip(planned[0].points, "ab", strict=True):

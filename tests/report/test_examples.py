@@ -14,7 +14,7 @@ from drrepro.report.evidence import Evidence, records_of
 from drrepro.report.examples import choose, find_examples, objects_found
 from drrepro.runs.folder import RunFolder
 from drrepro.runs.records import write_detections, write_matches
-from drrepro.studies import plan
+from drrepro.studies import planning
 from tests.report.test_tables import fake, robust
 
 
@@ -52,18 +52,18 @@ def detections(tested, sure):
 @pytest.fixture
 def evidence(data_folder, tmp_path):
     """Two runs on the tiny digits; DR is right in all, focal in half."""
-    planned, configs = plan.plan_study("thresholds", [])
+    planned, configs = planning.plan_study("thresholds", [])
     fake(tmp_path, (planned, configs), robust)
     tested = open_split(configs[0].data, "test", data_folder)
     for config in configs:
         found = detections(tested, 1.0 if config.loss.name == "dr" else 0.5)
-        write_detections(tmp_path / plan.run_id(config), found)
-        write_matches(tmp_path / plan.run_id(config), match_detections(tested.ground_truth(), found))
+        write_detections(tmp_path / planning.run_id(config), found)
+        write_matches(tmp_path / planning.run_id(config), match_detections(tested.ground_truth(), found))
     return Evidence(planned, records_of(planned, tmp_path), {})
 
 
 def test_the_objects_found_are_those_that_the_best_detections_match(data_folder):
-    tested = open_split(plan.plan_study("thresholds", [])[1][0].data, "test", data_folder)
+    tested = open_split(planning.plan_study("thresholds", [])[1][0].data, "test", data_folder)
     truth, rows = tested.ground_truth(), detections(tested, 0.5)
     hits, objects = objects_found(match_detections(truth, rows), threshold=0.6)
     assert 0 < hits.sum() < objects.sum() == len(truth["annotations"])

@@ -11,15 +11,15 @@ from drrepro.errors import UsageError
 from drrepro.report.figures import draw_figures, mean_score, score_densities
 from drrepro.report.style import style_of
 from drrepro.runs.records import read_metrics
-from drrepro.studies import plan
+from drrepro.studies import plan, planning
 from tests.report.test_tables import fake, robust
 
 
 def test_figures_are_drawn_from_what_is_there(tmp_path):
     runs = tmp_path / "runs"
-    fake(runs, plan.plan_study("thresholds", []), robust)
-    fake(runs, plan.plan_study("scales", []), robust)
-    plan.save_plan(plan.plan_study("datasets", [])[0], runs)  # planned, never run
+    fake(runs, planning.plan_study("thresholds", []), robust)
+    fake(runs, planning.plan_study("scales", []), robust)
+    plan.save_plan(planning.plan_study("datasets", [])[0], runs)  # planned, never run
     paths = draw_figures(plan.load_plans(runs), runs, tmp_path / "results")
     names = {path.relative_to(tmp_path / "results").as_posix() for path in paths}
     assert names == {f"digits/{name}.png" for name in ("figure1", "ap_threshold", "training", "ap_scale")}
@@ -62,7 +62,7 @@ def test_the_mean_score_is_that_of_the_histogram(counts, mean):
 
 
 def test_figure_1_of_any_runs_by_the_command(environment):
-    planned = plan.plan_study("thresholds", [])
+    planned = planning.plan_study("thresholds", [])
     fake(environment, planned, robust)
     for name, cell in zip(("other", "mine"), planned[0].points, strict=True):
         (environment / cell.run_id).rename(environment / name)

@@ -14,7 +14,7 @@ from drrepro.evaluation.coco import match_detections
 from drrepro.report.claim import Claim
 from drrepro.report.intervals import claim_intervals
 from drrepro.runs.records import write_detections, write_matches
-from drrepro.studies import plan
+from drrepro.studies import plan, planning
 from tests.report.test_examples import detections
 from tests.report.test_tables import fake, robust
 
@@ -36,15 +36,15 @@ DISTANCE = """() => {
 
 def make_runs(runs, data_folder):
     """Runs of all tables but one run of Table 2; the two of Table 1 on digits have detections."""
-    for planned in plan.everything(["seed=0,1"]):
+    for planned in planning.everything(["seed=0,1"]):
         fake(runs, planned, robust, images=8)
-    _, configs = plan.plan_study("thresholds", [])
+    _, configs = planning.plan_study("thresholds", [])
     tested = open_split(configs[0].data, "test", data_folder)
     for config in configs:
         found = detections(tested, 0.5)
-        write_detections(runs / plan.run_id(config), found)
-        write_matches(runs / plan.run_id(config), match_detections(tested.ground_truth(), found))
-    missing = next(cell.run_id for cell in plan.plan_study("scales", [])[0].points if cell.setting == "600")
+        write_detections(runs / planning.run_id(config), found)
+        write_matches(runs / planning.run_id(config), match_detections(tested.ground_truth(), found))
+    missing = next(cell.run_id for cell in planning.plan_study("scales", [])[0].points if cell.setting == "600")
     (runs / missing / "record.json").unlink()
 
 
@@ -120,7 +120,7 @@ def test_the_ids_of_a_page_are_its_own_and_nothing_is_linked_from_outside(page):
 
 
 def test_names_are_escaped(environment, data_folder):
-    planned, configs = plan.plan_study("thresholds", ["data=voc_custom", "data.root='<b>&'"])
+    planned, configs = planning.plan_study("thresholds", ["data=voc_custom", "data.root='<b>&'"])
     fake(environment, (planned, configs), robust)
     CliRunner().invoke(app, ["report", "html", "--quiet", "--results", "."], catch_exceptions=False)
     text = Path("report.html").read_text()
@@ -129,7 +129,7 @@ def test_names_are_escaped(environment, data_folder):
 
 
 def test_a_report_of_nothing_run_says_so(environment):
-    for planned, _ in plan.everything([]):
+    for planned, _ in planning.everything([]):
         plan.save_plan(planned, environment)
     CliRunner().invoke(app, ["report", "html", "--quiet", "--results", "."], catch_exceptions=False)
     text = Path("report.html").read_text()

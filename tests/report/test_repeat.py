@@ -6,7 +6,7 @@ import pytest
 
 from drrepro.config import compose, run_id, to_dict
 from drrepro.report.repeat import run_command, sweep_command
-from drrepro.studies import plan
+from drrepro.studies import planning
 
 
 def overrides_of(command, name):
@@ -55,17 +55,17 @@ def test_what_options_of_ones_own_folder_made_has_no_command(tmp_path):
     ],
 )
 def test_the_command_of_a_table_makes_its_runs(build, given):
-    planned, configs = plan.plan_study(build, given)
+    planned, configs = planning.plan_study(build, given)
     said = sweep_command(planned, plain(configs))
     assert said == sweep_command(planned, plain(configs[:1]))  # of a sweep that was stopped
-    again, _ = plan.plan_study(build, overrides_of(said, f"sweep {planned.name}"))
+    again, _ = planning.plan_study(build, overrides_of(said, f"sweep {planned.name}"))
     assert {cell.run_id for cell in again.points} == {cell.run_id for cell in planned.points}
 
 
 def test_runs_that_no_one_command_makes_have_none():
-    planned, configs = plan.plan_study("thresholds", ["loss=dr"])
+    planned, configs = planning.plan_study("thresholds", ["loss=dr"])
     assert sweep_command(planned, plain(configs)) is None  # a sweep takes both
-    planned, configs = plan.plan_study("thresholds", [])
+    planned, configs = planning.plan_study("thresholds", [])
     configs[0].schedule.steps = 7
     assert sweep_command(planned, plain(configs)) is None
     assert sweep_command(planned, []) is None

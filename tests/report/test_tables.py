@@ -13,7 +13,7 @@ from drrepro.report import paper, tables, written
 from drrepro.report.evidence import gather
 from drrepro.report.table import display
 from drrepro.runs.records import read_matches, write_matches, write_record
-from drrepro.studies import plan
+from drrepro.studies import plan, planning
 from drrepro.studies.study import PAPER, load_study
 from tests.conftest import shared
 
@@ -32,7 +32,7 @@ def fake(
             row = dict.fromkeys(METRICS[:5], value) | {"APl": None}
             row |= {"AP50_2007": value, "AP50_2010": value} if voc else {}
             metrics.append({"nms_iou": config.evaluation.nms_iou, "score_threshold": threshold, **row})
-        name = plan.run_id(config)
+        name = planning.run_id(config)
         write_record(
             runs / name,
             {
@@ -85,7 +85,7 @@ def only(runs):
 
 
 def test_table_1_has_the_papers_layout_and_its_numbers(tmp_path):
-    fake(tmp_path, plan.plan_study("thresholds", []), robust)
+    fake(tmp_path, planning.plan_study("thresholds", []), robust)
     table = only(tmp_path)
     assert list(table.frame.index.unique(0)) == ["0.05", "0.1", "0.2", "0.3", "0.4", "0.5"]
     assert table.frame.loc[("0.05", "paper"), ("focal", "AP")] == 36.1
@@ -101,13 +101,13 @@ def test_table_1_has_the_papers_layout_and_its_numbers(tmp_path):
 
 
 def test_a_claim_that_does_not_hold_is_printed(tmp_path):
-    fake(tmp_path, plan.plan_study("thresholds", []), fragile, images=400)
+    fake(tmp_path, planning.plan_study("thresholds", []), fragile, images=400)
     assert only(tmp_path).findings[0].startswith("does not hold: From score threshold 0.05")
     assert "moves by: 9.0 (95% " in only(tmp_path).findings[0]
 
 
 def test_a_cell_without_a_record_stays_empty(tmp_path):
-    planned = plan.plan_study("scales", [])
+    planned = planning.plan_study("scales", [])
     fake(tmp_path, planned, robust)
     missing = next(c for c in planned[0].points if c.arm == "dr" and c.setting == "600")
     (tmp_path / missing.run_id / "record.json").unlink()
@@ -123,7 +123,7 @@ def test_a_cell_without_a_record_stays_empty(tmp_path):
 
 
 def test_no_record_at_all_says_not_run(tmp_path):
-    for planned in (plan.plan_study("thresholds", []), plan.plan_study("scales", []), plan.plan_study("datasets", [])):
+    for planned in (planning.plan_study(name, []) for name in PAPER):
         plan.save_plan(planned[0], tmp_path)
     for table in tables.build_tables(gather(plan.load_plans(tmp_path), tmp_path)):
         assert table.frame.xs("ours", level="source").isna().all(axis=None)
@@ -131,7 +131,7 @@ def test_no_record_at_all_says_not_run(tmp_path):
 
 
 def test_table_3_has_the_metrics_of_the_development_kit_beside_the_papers(tmp_path):
-    fake(tmp_path, plan.plan_study("datasets", []), robust, voc=True)
+    fake(tmp_path, planning.plan_study("datasets", []), robust, voc=True)
     table = only(tmp_path)
     assert [metric for loss, metric in table.frame.columns if loss == "dr"] == [
         "AP",
@@ -147,7 +147,7 @@ def test_table_3_has_the_metrics_of_the_development_kit_beside_the_papers(tmp_pa
 def test_seeds_are_averaged_with_their_standard_deviation_and_number(tmp_path):
     fake(
         tmp_path,
-        plan.plan_study("thresholds", ["seed=0,1,2"]),
+        planning.plan_study("thresholds", ["seed=0,1,2"]),
         lambda c, t: 0.3 + 0.03 * c.seed * (c.loss.name == "dr"),
     )
     table = only(tmp_path)
@@ -163,7 +163,7 @@ def test_seeds_are_averaged_with_their_standard_deviation_and_number(tmp_path):
 
 
 def test_a_missing_seed_is_left_out_of_the_difference(tmp_path):
-    planned = plan.plan_study("thresholds", ["seed=0,1,2"])
+    planned = planning.plan_study("thresholds", ["seed=0,1,2"])
     fake(tmp_path, planned, lambda c, t: 0.3 + 0.03 * c.seed * (c.loss.name == "dr"))
     missing = next(c for c in planned[0].points if c.arm == "focal" and c.seed == 2)
     (tmp_path / missing.run_id / "record.json").unlink()
@@ -173,7 +173,7 @@ def test_a_missing_seed_is_left_out_of_the_difference(tmp_path):
 
 
 def test_a_single_run_has_the_interval_of_the_bootstrap(tmp_path):
-    planned = plan.plan_study("thresholds", [])
+    planned = planning.plan_study("thresholds", [])
     fake(tmp_path, planned, robust, images=100)
     table = only(tmp_path)
     values = table.frame.xs("0.5")
@@ -196,7 +196,7 @@ def test_a_single_run_has_the_interval_of_the_bootstrap(tmp_path):
 
 
 def test_a_run_without_matches_has_no_interval(tmp_path):
-    planned = plan.plan_study("thresholds", [])
+    planned = planning.plan_study("thresholds", [])
     fake(tmp_path, planned, robust, images=50)
     gone = next(c for c in planned[0].points if c.arm == "dr")
     (tmp_path / gone.run_id / "matches.npz").unlink()
@@ -208,7 +208,7 @@ def test_a_run_without_matches_has_no_interval(tmp_path):
 
 def test_files_hold_the_numbers_that_are_printed(tmp_path):
     runs, results = tmp_path / "runs", tmp_path / "results"
-    fake(runs, plan.plan_study("thresholds", []), robust)
+    fake(runs, planning.plan_study("thresholds", []), robust)
     found = gather(plan.load_plans(runs), runs)
     paths = written.write_files(written.table_files(found), results) + written.keep(found, results)
     assert {p.suffix for p in paths} == {".csv", ".md", ".tex", ".json"}
@@ -240,7 +240,7 @@ def test_the_published_numbers_are_all_there():
 
 
 def test_a_grid_is_a_plain_table(tmp_path):
-    planned = plan.grid(["loss=dr,focal", "schedule.lr=0.001,0.002", "evaluation.split=tune"], name="tuning")
+    planned = planning.grid(["loss=dr,focal", "schedule.lr=0.001,0.002", "evaluation.split=tune"], name="tuning")
     fake(tmp_path, planned, robust)
     found = gather(plan.load_plans(tmp_path), tmp_path)
     frame = tables.plain_table(found[0])
@@ -251,7 +251,7 @@ def test_a_grid_is_a_plain_table(tmp_path):
 
 
 def test_own_data_stand_alone_unless_the_papers_numbers_are_asked_for(tmp_path):
-    fake(tmp_path, plan.plan_study("thresholds", ["data=voc_custom", "data.root=x"]), robust, voc=True)
+    fake(tmp_path, planning.plan_study("thresholds", ["data=voc_custom", "data.root=x"]), robust, voc=True)
     table = only(tmp_path)
     assert set(table.frame.index.unique("source")) == {"ours"}
     assert "paper" not in table.title + "".join(table.findings)

@@ -16,7 +16,7 @@ from drrepro.report.compare import compare, summary
 from drrepro.report.evidence import gather
 from drrepro.report.verify import verify
 from drrepro.report.written import claim_files, keep, read_kept, table_files, write_files
-from drrepro.studies import plan
+from drrepro.studies import plan, planning
 from tests.report.test_tables import fake, robust
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -24,8 +24,8 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 def write(runs, results, ap=robust, seeds="0,1"):
     """Make runs of Table 1 and a grid, and their results."""
-    fake(runs, plan.plan_study("thresholds", [f"seed={seeds}"]), ap, images=40)
-    fake(runs, plan.grid(["loss=dr,focal", "evaluation.split=tune"], name="tuning"), ap)
+    fake(runs, planning.plan_study("thresholds", [f"seed={seeds}"]), ap, images=40)
+    fake(runs, planning.grid(["loss=dr,focal", "evaluation.split=tune"], name="tuning"), ap)
     found = gather(plan.load_plans(runs), runs)
     write_files({**table_files(found), **claim_files(build_claims(found))}, results)
     keep(found, results)
@@ -119,7 +119,7 @@ def test_a_reproduction_is_compared_cell_by_cell(tmp_path):
 
 def test_other_data_have_nothing_to_compare_with(tmp_path):
     write(tmp_path / "runs", tmp_path / "results")
-    fake(tmp_path / "mine", plan.plan_study("thresholds", ["data=voc_custom", "data.root=x"]), robust, voc=True)
+    fake(tmp_path / "mine", planning.plan_study("thresholds", ["data=voc_custom", "data.root=x"]), robust, voc=True)
     keep(gather(plan.load_plans(tmp_path / "mine"), tmp_path / "mine"), tmp_path / "reproduced")
     frame = compare(tmp_path / "reproduced", tmp_path / "results")
     assert "no table of these data" in summary(frame, Path("results"))

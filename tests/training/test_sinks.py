@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from drrepro.config import compose, run_id
+from drrepro.config import compose, for_evaluation, run_id
 from drrepro.errors import RunError, UsageError
 from drrepro.experiments.run import run
 from drrepro.progress import silent
@@ -73,7 +73,10 @@ def test_wandb_has_one_run_without_repeated_steps(tmp_path, data_folder):
     runs = list((folder.path / "wandb").glob("offline-run-*"))
     assert runs
     assert {path.name.split("-", 3)[3] for path in runs} == {folder.id}  # which `wandb sync` makes one of
-    assert json.loads(folder.tracked.read_text())["step"] == STEPS
+    assert json.loads(folder.tracked.read_text())["WandB"]["step"] == STEPS
+
+
+RECORD = {"config": {"evaluation": {"score_threshold": 0.5, "nms_iou": 0.5}, "schedule": {"steps": 5}}}
 
 
 class Unsure(Tracker):
@@ -114,8 +117,43 @@ def test_what_could_not_be_sent_is_sent_at_the_next_checkpoint(tmp_path, caplog)
     lines(folder, 4)
     again.on_checkpoint(4)
     assert again.got == [4]
-    again.on_record({"config": {"evaluation": {"score_threshold": 0.5, "nms_iou": 0.5}}, "metrics": []})
+    lines(folder, 5)
+    again.on_record({**RECORD, "metrics": []})  # what the last checkpoint could not send
+    assert again.got == [4, 5]
+    assert "finished" not in again.remembered()
     assert "gone; the run goes on" in caplog.text
+
+
+class Sure(Unsure):
+    def finish(self, metrics):
+        self.got.append(metrics)
+
+
+def test_the_end_is_told_once_and_trackers_do_not_share_what_they_know(tmp_path):
+    folder = RunFolder(tmp_path)
+    lines(folder, 1, 2)
+    for tracker in (Sure(folder, {}), Unsure(folder, {})):
+        tracker.on_resume(2)
+        assert tracker.got == [1, 2]
+    row = {"score_threshold": 0.5, "nms_iou": 0.5, "AP": 0.25, "APl": float("nan"), "APs": None}
+    for _ in range(2):  # the second time after a kill before the record was written
+        again = Sure(folder, {})
+        again.on_resume(2)
+        again.on_record({**RECORD, "metrics": [row]})
+    assert again.got == []
+    assert Sure(folder, {}).remembered() == {"step": 2, "finished": True}
+
+
+def test_a_tracker_hears_of_a_run_that_is_evaluated_only(tmp_path, data_folder):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trained = compose(OWN)
+    run(trained, tmp_path, data_folder, silent)
+    overrides = [f"weights=run:{run_id(trained)}", "evaluation.nms_iou=0.6", "tracker=tensorboard"]
+    config = for_evaluation(trained, overrides)
+    run(config, tmp_path, data_folder, silent)
+    events = accumulator.EventAccumulator(str(tmp_path / run_id(config) / "tensorboard")).Reload()
+    assert len(events.Scalars("test/AP")) == 1
+    assert for_evaluation(config, [f"weights=run:{run_id(trained)}", "tracker=none"]).tracker.name == "none"
 
 
 def test_a_tracker_that_cannot_begin_ends_the_run_at_once(tmp_path):
@@ -141,6 +179,7 @@ def test_lines_past_the_checkpoint_are_dropped(tmp_path):
         (["+tracker._target_=nowhere.Tracker"], "No module named 'nowhere'"),
         (["+tracker._target_=drrepro.trackers.none.Tracker"], "pip install 'drrepro"),
         (["+tracker._target_=tests.training.test_sinks.Unsure", "+tracker.options.colour=red"], "tracker.options="),
+        (["+tracker._target_=json.loads"], "is no subclass of drrepro.training.sinks.Tracker"),
     ],
 )
 def test_a_tracker_that_is_not_there_is_named(overrides, message, tmp_path):
