@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 
 from drrepro.cli import app
 from drrepro.errors import UsageError
-from drrepro.report.figures import draw_figures, mean_score, score_densities
+from drrepro.report.axis_figures import steps
+from drrepro.report.evidence import gather
+from drrepro.report.figures import draw_figures, mean_score, plan_figures, score_densities
 from drrepro.report.style import style_of
 from drrepro.runs.records import read_metrics
 from drrepro.studies import plan, planning
@@ -83,3 +85,40 @@ def test_half_written_lines_of_the_metrics_are_left_out(tmp_path):
         b'{"step": 1, "classification": 1.5, "box": 2}\n\xff\n' + b"[" * 200_000 + b'\n{"step": 2}\n{"step": 3, "cla'
     )
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_a_waterfall_leads_from_the_baseline_to_the_last_arm(tmp_path):
+    worth = {"dr": 0.1, "prior": 0.04, "matcher": 0.02}
+
+    def ap(config, threshold):
+        said = 0.2 + worth["dr"] * (config.loss.name == "dr")
+        said += worth["prior"] * (config.model.prior == 0.5) + worth["matcher"] * (config.matcher.bg_iou == 0.5)
+        return said - 0.05 * (threshold - 0.05) + 0.1 * (config.evaluation.nms_iou - 0.4)
+
+    fake(tmp_path, planning.plan_study("attribution", ["seed=0,1"]), ap, images=100)
+    (evidence,) = gather(plan.load_plans(tmp_path), tmp_path)
+    changes = dict(steps(evidence))
+    assert list(changes) == ["focal", "loss", "prior", "matcher", "score threshold", "NMS IoU"]
+    expected = [20, 10, 4, 2, -0.05 * 15, 1]
+    assert [cell.value for cell in changes.values()] == pytest.approx(expected)
+    assert all(cell.low <= cell.value <= cell.high for cell in changes.values())
+    paths = draw_figures(plan.load_plans(tmp_path), tmp_path, tmp_path / "results")
+    assert [path.name for path in paths] == ["attribution-waterfall.png"]
+    for point in evidence.plan.points:
+        if (point.arm, point.setting) == ("so far", "NMS IoU"):
+            (tmp_path / point.run_id / "record.json").unlink()
+    assert draw_figures(plan.load_plans(tmp_path), tmp_path, tmp_path / "again") == []
+
+
+def test_a_study_is_drawn_along_its_axis(tmp_path):
+    fake(
+        tmp_path, planning.plan_study("length", ["seed=0,1"]), lambda c, t: 0.1 + c.schedule.steps / 1e5 + 0.01 * c.seed
+    )
+    (evidence,) = gather(plan.load_plans(tmp_path), tmp_path)
+    gone = next(point for point in evidence.plan.points if point.setting == "3000" and point.arm == "dr")
+    (tmp_path / gone.run_id / "record.json").unlink()
+    figures = plan_figures(gather(plan.load_plans(tmp_path), tmp_path)[0], tmp_path)
+    assert set(figures) == {"length-ap_axis", "length-gain_axis"}
+    (ax,) = figures["length-ap_axis"].axes
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[750, 1500, 3000, 6000, 12000]] * 2
+    assert ax.lines[0].get_ydata()[0] == pytest.approx(10 + 0.75 + 0.5)
