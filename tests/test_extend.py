@@ -74,7 +74,7 @@ def test_a_study_is_swept_and_its_claims_told(mine):
     printed = drrepro(sweep.replace("seed=0,1,2", "seed=0,1"), *TINY, "--quiet")
     assert "priors, prior probability of foreground (paper: COCO minival; ours: digits, 8 of 8 runs" in printed
     found = {claim["name"]: claim for claim in json.loads(drrepro(claims, "--json", "--quiet"))["claims"]}
-    assert found["above"]["sentence"] == "The AP of margin is above that of focal at every prior."
+    assert found["above"]["sentence"] == "The AP of margin is above that of focal at every setting of prior."
     assert found["prior"]["parts"][0]["statistic"] == "AP moved by"
     assert found["prior"]["verdict"] != "not run"
     assert found["scale"]["verdict"] == "not run"  # of the paper, all the same

@@ -83,7 +83,8 @@ def waterfall(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
         height += cell.value
     ax.bar(len(changes), height, color=ends[1], alpha=0.8)
     last = style.name(list(evidence.study.arms)[-1])
-    ax.set_xticks(range(len(changes) + 1), [*(name for name, _ in changes), last])
+    names = [name.replace(" ", "\n") for name in (*(name for name, _ in changes), last)]
+    ax.set_xticks(range(len(changes) + 1), names)
     ax.set(ylabel="AP")
     return figure
 

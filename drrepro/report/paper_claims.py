@@ -93,7 +93,7 @@ def dataset_claim(evidence: Evidence, candidate: str) -> Claim:
 def above_claim(evidence: Evidence, candidate: str) -> Claim:
     """Return whether the candidate's AP is above the baseline's at every setting, whatever these are."""
     study, (ours, theirs) = evidence.study, _short(evidence.study, candidate)
-    sentence = f"The AP of {ours} is above that of {theirs} at every {study.head}."
+    sentence = f"The AP of {ours} is above that of {theirs} at every setting of {study.head}."
     return Claim("above", study.title, evidence.plan.data, sentence, _gains(evidence, candidate))
 
 

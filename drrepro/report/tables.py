@@ -93,7 +93,8 @@ def _cell(evidence: Evidence, setting: str, column: Column) -> Cell:
 def _title(table: Table, evidence: Evidence) -> str:
     plan, study, records = evidence.plan, table.study, evidence.records.values()
     seeds = sorted({r["config"]["seed"] for r in records})
-    steps = sorted({r["config"]["schedule"]["steps"] for r in records})
+    trained = {r["config"]["schedule"]["steps"] for r in records}
+    steps = sorted(trained - {0} or trained)  # runs without a step evaluate others again
     split = {r["config"]["evaluation"]["split"] for r in records} - {"test"}
     ours = f"ours: {plan.data}{' ' + '/'.join(sorted(split)) if split else ''}"
     detail = f", {len(records)} of {len(plan.run_ids)} runs"
