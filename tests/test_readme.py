@@ -127,3 +127,21 @@ def test_the_times_of_the_losses_are_those_of_the_bench():
     for row in shown.itertuples():
         times = f"{row.forward_ms:.1f} | {row.backward_ms:.1f} | {row.total_ms:.1f} | {row.extra_memory:.1f}"
         assert f"| {row.loss} | {times} |" in PAGES["losses.md"]
+
+
+@pytest.mark.parametrize(
+    ("page", "begin", "end", "table"),
+    [
+        ("results.md", "On digits after 1,500 steps it is the prior", "## Is focal", "attribution"),
+        ("results.md", "On digits, yes: the gap closes", "what two trained", "length"),
+        ("README.md", "focal loss with\n  the same prior gains", "And it is a head start", "attribution"),
+        ("README.md", "And it is a head start", "Both studies", "length"),
+    ],
+)
+def test_what_is_said_of_a_study_stands_in_its_table(page, begin, end, table):
+    text = PAGES[page]
+    said = text[text.index(begin) : text.index(end, text.index(begin))]
+    numbers = set(re.findall(r"(?<![\d.])-?\d+\.\d(?![\d])(?:\.\.-?\d+\.\d)?", said)) - {"0.5"}  # the prior
+    written = (ROOT / "results" / "digits" / f"{table}.md").read_text()
+    assert numbers
+    assert {number for number in numbers if number not in written} == set()

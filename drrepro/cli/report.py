@@ -80,7 +80,10 @@ def report_figures(report: Report, out: Output) -> None:
 
     Example: drrepro report figures
     """
-    _say_paths(figures.draw_figures(_plans(report), config.runs_folder(), report.results), out)
+    plans, runs = _plans(report), config.runs_folder()
+    with console.progress(out.quiet) as watch:
+        paths = figures.draw_figures(plans, runs, report.results, stage(watch, "resample test images"))
+    _say_paths(paths, out)
 
 
 @command(app, "figure1")

@@ -24,10 +24,12 @@ matplotlib.use("Agg")
 SMOOTHING = 5  # bins of the score densities
 
 
-def draw_figures(plans: list[Plan], runs: Path, results: Path) -> list[Path]:
-    """Draw what the plans' records allow under results/<data>/; return the paths."""
+def draw_figures(
+    plans: list[Plan], runs: Path, results: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Path]:
+    """Draw what the plans' records allow under results/<data>/; return the paths. ``progress``: see `gather`."""
     paths: list[Path] = []
-    for evidence in of_studies(gather(plans, runs)):
+    for evidence in of_studies(gather(plans, runs, progress)):
         for name, figure in plan_figures(evidence, runs).items():
             path = results / evidence.plan.data / f"{name}.png"
             if path in paths:  # another plan of the same runs

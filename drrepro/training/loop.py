@@ -126,8 +126,10 @@ class _Clock:
         self.wall, self.cpu = time.perf_counter(), time.process_time()
 
     def elapsed(self) -> float:
+        """Return the wall seconds since it was made."""
         return time.perf_counter() - self.wall
 
     def seconds(self) -> dict[str, float]:
+        """Return wall and CPU seconds, those before included."""
         cpu = time.process_time() - self.cpu
         return {"wall": self.before["wall"] + self.elapsed(), "cpu": self.before["cpu"] + cpu}
