@@ -13,8 +13,9 @@ from packaging.requirements import Requirement
 
 from drrepro import __version__
 from drrepro.config import config_folder, data_folder, runs_folder
-from drrepro.data.download import FETCHED, require_fetched
+from drrepro.data.download import require_fetched
 from drrepro.data.embedded import NAMES, require_embedded
+from drrepro.data.published import FETCHED
 from drrepro.errors import UsageError
 from drrepro.experiments.launchers import cores
 

@@ -12,7 +12,7 @@ from drrepro.progress import Report
 
 with lazily():
     from drrepro import config, console
-    from drrepro.data import check, download, embedded
+    from drrepro.data import check, download, embedded, published
 
 app = typer.Typer(help="Data sets: make the embedded ones, fetch the published ones, check any.", no_args_is_help=True)
 
@@ -43,7 +43,9 @@ def data_make(
 @command(app, "fetch")
 def data_fetch(
     out: Output,
-    name: Annotated[str, typer.Argument(help="coco2017, coco2017_testdev (test images, beside coco2017) or voc2007.")],
+    name: Annotated[
+        str, typer.Argument(help="coco2017, coco2017_testdev (test images, beside coco2017), voc2007 or bccd.")
+    ],
     mirror: Annotated[
         str | None,
         typer.Option(envvar="DRREPRO_MIRROR", help="Address that replaces the official host, http:// included."),
@@ -54,7 +56,7 @@ def data_fetch(
 
     What is there is not fetched again; after a break the same command goes on.
 
-    Disk: 41 GB for coco2017 (20 at the end), 13 for coco2017_testdev, 2 for voc2007.
+    Disk: 41 GB for coco2017 (20 at the end), 13 for coco2017_testdev, 2 for voc2007, 0.1 for bccd.
 
     Example: drrepro data fetch coco2017 --mirror https://s3.amazonaws.com/images.cocodataset.org
     """
@@ -65,7 +67,7 @@ def data_fetch(
         return
     for archive, state in archives.items():
         typer.echo(f"{archive:28} {state}")
-    folder = config.data_folder() / download.FETCHED[name][0]
+    folder = config.data_folder() / published.FETCHED[name][0]
     typer.echo(f"{folder}; look at every image with `drrepro data check {name}`")
 
 
@@ -107,7 +109,7 @@ def data_list(out: Output) -> None:
         return
     for name, path in found.items():
         made = "embedded: drrepro data make" if name in embedded.NAMES else "yours: give its keys, see conf/data"
-        made = f"published: drrepro data fetch {name}" if name in download.FETCHED else made
+        made = f"published: drrepro data fetch {name}" if name in published.FETCHED else made
         typer.echo(f"data={name:16} {path or made}")
 
 

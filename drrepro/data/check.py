@@ -21,6 +21,7 @@ PUBLISHED = {  # images
     "coco2017": {"train": 118_287, "test": 5_000},
     "coco2017_testdev": {"test": 20_288},
     "voc2007": {"train": 5_011, "test": 4_952},
+    "bccd": {"train": 292, "test": 72},
 }
 DEGENERATE = {("coco2017", "train"): 2}  # boxes of no height that are published so: cocoapi issue 355
 OUTSIDE = 1.0  # px: annotations are rounded

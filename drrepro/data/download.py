@@ -3,59 +3,19 @@
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from drrepro.data.published import FETCHED, Archive
 from drrepro.data.transfer import CHUNK, download, file_size, report_bytes
 from drrepro.data.unpack import require_space, unpack
 from drrepro.errors import RunError, UsageError
 from drrepro.files import read_json, write_json
 from drrepro.progress import Report
 
-MARKER = "fetched.json"  # in the folder of each set: the md5 sums of the archives that are wholly unpacked
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A published archive: its official address, size in bytes, md5, and the directory in it that is wanted."""
-
-    url: str
-    size: int
-    md5: str
-    inside: str = "."
-
-    @property
-    def name(self) -> str:
-        """The file name."""
-        return self.url.rsplit("/", 1)[1]
-
-
-COCO = "http://images.cocodataset.org"
-VOC = "http://host.robots.ox.ac.uk/pascal/VOC/voc2007"
-VOC_FOLDER = "VOCdevkit/VOC2007"
-# The publishers state neither sizes nor sums. The md5 sums are those that torchvision (VOC) and many installers (COCO)
-# check, the sizes those that the servers state in public download logs.
-COCO2017 = (
-    Archive(f"{COCO}/zips/train2017.zip", 19_336_861_798, "cced6f7f71b7629ddf16f17bbcfab6b2"),
-    Archive(f"{COCO}/zips/val2017.zip", 815_585_330, "442b8da7639aecaf257c1dceb8ba8c80"),
-    Archive(f"{COCO}/annotations/annotations_trainval2017.zip", 252_907_541, "f4bbac642086de4f52a3fdda2de5fa2c"),
-)
-TESTDEV = (
-    Archive(f"{COCO}/zips/test2017.zip", 6_646_970_404, "77ad2c53ac5d0aea611d422c0938fb35"),
-    Archive(f"{COCO}/annotations/image_info_test2017.zip", 1_144_034, "85da7065e5e600ebfee8af1edb634eb5"),
-)
-VOC2007 = (
-    Archive(f"{VOC}/VOCtrainval_06-Nov-2007.tar", 460_032_000, "c52e279531787c972589f7e41ab4ae64", VOC_FOLDER),
-    Archive(f"{VOC}/VOCtest_06-Nov-2007.tar", 451_020_800, "b6e924de25625d8de591ea690078ad9f", VOC_FOLDER),
-)
-# Data set: its folder under $DRREPRO_DATA, and its archives. test-dev lies beside the other splits of COCO.
-FETCHED = {
-    "coco2017": ("coco2017", COCO2017),
-    "coco2017_testdev": ("coco2017", TESTDEV),
-    "voc2007": ("voc2007", VOC2007),
-}
+MARKER = "fetched.json"  # in the folder of each set: the digests of the archives that are wholly unpacked
 
 
 def fetch(name: str, data_folder: Path, mirror: str | None, keep: bool, report: Report) -> dict[str, str]:
@@ -73,13 +33,13 @@ def fetch(name: str, data_folder: Path, mirror: str | None, keep: bool, report: 
     root = data_folder / folder
     try:
         done = _read_marker(root, name)
-        missing = [archive for archive in archives if done.get(archive.name) != archive.md5]
+        missing = [archive for archive in archives if done.get(archive.name) != archive.digest]
         _require_disk(root, missing)
         for archive in missing:
             root.mkdir(parents=True, exist_ok=True)
             write_json(root / MARKER, done)
             _fetch_archive(archive, root, _address(archive, mirror), report)
-            done[archive.name] = archive.md5
+            done[archive.name] = archive.digest
             write_json(root / MARKER, done)
             if not keep:
                 (root / archive.name).unlink()
@@ -99,13 +59,13 @@ def require_fetched(name: str, data_folder: Path) -> Path:
         raise UsageError(f"{root}: not here; run `drrepro data fetch {name}`, or set data.root")
     if (root / MARKER).is_file():
         done = _read_marker(root, name)
-        if any(done.get(archive.name) != archive.md5 for archive in archives):
+        if any(done.get(archive.name) != archive.digest for archive in archives):
             raise UsageError(f"{root}: not wholly fetched; `drrepro data fetch {name}` goes on")
     return root
 
 
 def _read_marker(root: Path, name: str) -> dict[str, str]:
-    """Return the md5 sum of each archive that is unpacked under ``root``; refuse a folder that is not ours."""
+    """Return the digest of each archive that is unpacked under ``root``; refuse a folder that is not ours."""
     if not root.exists() or not any(root.iterdir()):
         return {}
     try:
@@ -135,14 +95,13 @@ def _fetch_archive(archive: Archive, root: Path, url: str, report: Report) -> No
     """Download, check, unpack aside, then move each file to its place."""
     path = root / archive.name
     if not path.exists():
-        download(url, path, archive.size, report)
-    _verify(path, archive, url, report)
+        download(url, path, archive.size, report, exact=archive.md5 is not None)
+    if archive.md5 is not None:
+        _verify(path, archive, url, report)
     aside = root / ".unpacking"
     shutil.rmtree(aside, ignore_errors=True)  # of a fetch that was killed
     try:
-        # Photographs hardly shrink, and all annotations together are under 1 GB: more is no archive of these.
-        limit = 2 * archive.size + 10**9
-        unpack(path, aside, archive.inside, limit, lambda i, n: report(f"unpack {archive.name}", i, n, {}))
+        _unpack(archive, path, aside, url, report)
         for file in [file for file in aside.rglob("*") if file.is_file()]:
             target = root / file.relative_to(aside)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +109,38 @@ def _fetch_archive(archive: Archive, root: Path, url: str, report: Report) -> No
         os.sync()  # before the marker: it must not outlast the files in a power cut
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unpack(archive: Archive, path: Path, aside: Path, url: str, report: Report) -> None:
+    """Unpack to ``aside``. What was not checked before is now, and removed if it is not what was expected."""
+    # Photographs hardly shrink, and all annotations together are under 1 GB: more is no archive of these.
+    limit = 2 * archive.size + 10**9
+    try:
+        watch = partial(_report_files, report, f"unpack {archive.name}")
+        unpack(path, aside, archive.inside, limit, watch, archive.parts)
+        if archive.contents and (found := contents_sha256(aside)) != archive.contents:
+            raise RunError(
+                f"{url}: its files have the sha256 {found}, not the known {archive.contents}; removed, fetch again or "
+                "choose another --mirror"
+            )
+    except RunError:
+        if archive.md5 is None:
+            path.unlink()
+        raise
+
+
+def contents_sha256(folder: Path) -> str:
+    """Return the sha256 over the names, relative to ``folder``, and the bytes of its files, sorted by name."""
+    digest = hashlib.sha256()
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    for name, path in sorted(files.items()):
+        digest.update(name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _report_files(report: Report, stage: str, done: int, total: int) -> None:
+    report(stage, done, total, {})
 
 
 def _verify(path: Path, archive: Archive, url: str, report: Report) -> None:

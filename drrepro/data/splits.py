@@ -5,9 +5,10 @@ from pathlib import Path
 
 from drrepro.data.coco import read_coco
 from drrepro.data.dataset import Dataset
-from drrepro.data.download import FETCHED, require_fetched
+from drrepro.data.download import require_fetched
 from drrepro.data.embedded import require_embedded
 from drrepro.data.images import keep_good
+from drrepro.data.published import FETCHED
 from drrepro.data.voc import find_classes, read_voc
 from drrepro.errors import UsageError
 from drrepro.progress import Report, silent

@@ -16,15 +16,23 @@ from drrepro.errors import RunError
 Member = tuple[str, int, Callable[[], IO[bytes]]]  # name, bytes, opener
 
 
-def unpack(archive: Path, folder: Path, inside: str, limit: int, progress: Callable[[int, int], None]) -> None:
+def unpack(
+    archive: Path,
+    folder: Path,
+    inside: str,
+    limit: int,
+    progress: Callable[[int, int], None],
+    parts: tuple[str, ...] = (),
+) -> None:
     """Write the files of a zip or uncompressed tar, which all lie in its directory ``inside``, to a new ``folder``.
 
+    With ``parts`` those alone that lie directly in these folders below ``inside``; what else there is is left alone.
     Raises RunError, naming the archive, when it is damaged, holds a link, a path that leads out of ``inside`` or a name
     twice, or more than ``limit`` bytes, or when the disk has no room for them. ``folder`` may then hold a part.
     """
     try:
         folder.mkdir(parents=True)
-        with _members(archive) as members:
+        with _members(archive, [str(PurePosixPath(inside, part)) for part in parts]) as members:
             total = sum(size for _, size, _ in members)
             if total > limit:
                 raise RunError(f"{archive}: unpacks to {total:,} bytes, more than the {limit:,} expected; not unpacked")
@@ -49,17 +57,21 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def _members(path: Path) -> Iterator[list[Member]]:
-    """Yield what is to be written of an archive; a member never yields more bytes than stated."""
+def _members(path: Path, folders: list[str]) -> Iterator[list[Member]]:
+    """Yield what is to be written of an archive, of ``folders`` if any; none yields more bytes than stated."""
+
+    def wanted(name: str) -> bool:
+        return not folders or name.rpartition("/")[0] in folders
+
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            infos = [info for info in archive.infolist() if not info.is_dir() and wanted(info.filename)]
             for info in infos:
                 _require_file(path, info.filename, stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG))
             yield [(info.filename, info.file_size, partial(archive.open, info)) for info in infos]
     else:
         with tarfile.open(path, "r:") as tar:
-            entries = [entry for entry in tar.getmembers() if not entry.isdir()]
+            entries = [entry for entry in tar.getmembers() if not entry.isdir() and wanted(entry.name)]
             for entry in entries:
                 _require_file(path, entry.name, entry.isreg())
             yield [(entry.name, entry.size, partial(_open_entry, tar, entry)) for entry in entries]

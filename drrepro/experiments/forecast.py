@@ -10,8 +10,9 @@ import torch
 from drrepro.config import run_id
 from drrepro.data.check import PUBLISHED
 from drrepro.data.dataset import Dataset
-from drrepro.data.download import FETCHED, require_fetched
+from drrepro.data.download import require_fetched
 from drrepro.data.loader import KEEP_BYTES
+from drrepro.data.published import FETCHED
 from drrepro.data.splits import open_splits
 from drrepro.distributed import world
 from drrepro.errors import UsageError

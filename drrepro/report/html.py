@@ -9,7 +9,7 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from drrepro.data.download import FETCHED
+from drrepro.data.published import FETCHED
 from drrepro.files import write_text
 from drrepro.progress import Report
 from drrepro.report import examples

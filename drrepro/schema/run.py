@@ -52,7 +52,7 @@ class ScheduleConfig:
 class EvaluationConfig:
     """Test time [M]; the score thresholds of Table 1 [S]."""
 
-    split: str = "test"  # test | tune
+    split: str = "test"  # test | tune | train
     metric: str | None = None  # coco | voc: also the development kit's AP50; none: that of the data's format
     score_threshold: float = 0.2  # the recipe's own; focal loss: 0.05 [R] [M]
     nms_iou: float = 0.5  # focal loss: 0.4 [R] [M]
@@ -63,7 +63,7 @@ class EvaluationConfig:
     images_per_batch: int = 8
 
     def __post_init__(self) -> None:
-        require(self.split in ("test", "tune"), "evaluation.split", self.split, "must be test or tune")
+        require(self.split in ("test", "tune", "train"), "evaluation.split", self.split, "must be test, tune or train")
         for key in ("score_threshold", "nms_iou"):
             require(0 <= getattr(self, key) <= 1, f"evaluation.{key}", getattr(self, key), "must be from 0 to 1")
         for iou in self.nms_ious:

@@ -15,10 +15,15 @@ import pytest
 from typer.testing import CliRunner
 
 from drrepro.cli import app
+from drrepro.config import compose
 from drrepro.data import download, transfer
-from drrepro.data.download import FETCHED, MARKER, Archive, fetch
+from drrepro.data.check import PUBLISHED
+from drrepro.data.download import MARKER, fetch
+from drrepro.data.published import FETCHED, Archive
+from drrepro.data.splits import open_splits
 from drrepro.errors import RunError, UsageError
 from drrepro.progress import silent
+from tests.conftest import shared
 
 FILES = {"images/1.jpg": bytes(range(256)) * 4000, "images/2.jpg": b"two" * 1000, "annotations/a.json": b"{}"}
 
@@ -41,7 +46,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if asked and state.ranges else 200)
         if asked and state.ranges:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
+        if state.states_length:
+            self.send_header("Content-Length", str(len(content) - start))
+        else:
+            self.close_connection = True
         self.send_header("ETag", hashlib.md5(content).hexdigest())
         self.end_headers()
         body = content[start:]
@@ -58,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files, server.breaks, server.refusals, server.requests = {}, [], [], []
-    server.ranges, server.served = True, 0
+    server.ranges, server.served, server.states_length = True, 0, True
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -350,6 +358,77 @@ def test_what_was_not_fetched_is_left_alone(publish, tmp_path):
     assert unpacked(tmp_path) == {"thesis.txt": b"do not lose"}
     with pytest.raises(UsageError, match="imagenet: not a data set to fetch; choose from coco2017, coco2017_testdev"):
         fetch("imagenet", tmp_path, None, False, silent)
+
+
+MADE = {  # as a server makes it of a repository when asked
+    "Set-master/README.md": b"read me",
+    "Set-master/Set/.DS_Store": b"of a desktop",
+    "Set-master/Set/JPEGImages/1.jpg": b"one",
+    "Set-master/Set/Annotations/1.xml": b"an object",
+    "Set-master/other/2.jpg": b"two",
+}
+WANTED = {"Annotations/1.xml": b"an object", "JPEGImages/1.jpg": b"one"}
+CONTENTS = hashlib.sha256(b"Annotations/1.xml" + b"an object" + b"JPEGImages/1.jpg" + b"one").hexdigest()
+
+
+@pytest.fixture
+def made(server, monkeypatch):
+    """Serve an archive of neither known size nor md5 as the data set `set`."""
+    monkeypatch.setattr(transfer, "PAUSE", 0.0)
+
+    def made(files, size=10**6):
+        server.files = {"/zips/master.zip": zipped(files)}
+        parts = ("Annotations", "JPEGImages")
+        archive = Archive(f"{server.url}/zips/master.zip", size, None, "Set-master/Set", parts, CONTENTS)
+        monkeypatch.setitem(FETCHED, "set", ("set", (archive,)))
+
+    return made
+
+
+@pytest.mark.parametrize("states_length", [True, False])
+def test_an_archive_made_when_asked_is_known_by_its_contents(server, made, tmp_path, states_length):
+    made(MADE)
+    server.ranges, server.states_length = False, states_length
+    server.breaks = [100] if states_length else []
+    assert get(tmp_path) == {"master.zip": "fetched"}
+    assert unpacked(tmp_path) == WANTED
+    assert get(tmp_path) == {"master.zip": "already there"}
+    assert len(server.requests) == 1 + states_length
+
+
+def test_other_contents_are_refused_and_fetched_again(server, made, tmp_path):
+    made({**MADE, "Set-master/Set/JPEGImages/1.jpg": b"won"})
+    with pytest.raises(RunError, match=r"master.zip: its files have the sha256 .*, not the known .*; removed"):
+        get(tmp_path)
+    assert unpacked(tmp_path) == {}
+    made(MADE)
+    get(tmp_path)
+    assert unpacked(tmp_path) == WANTED
+
+
+def test_one_that_broke_off_unseen_or_is_too_large_is_removed(server, made, tmp_path):
+    made(MADE)
+    server.states_length, server.breaks = False, [100]  # an end like any other
+    with pytest.raises(RunError, match=r"master\.zip: cannot be unpacked"):
+        get(tmp_path)
+    assert unpacked(tmp_path) == {}
+    made(MADE, size=50)
+    with pytest.raises(RunError, match="has more than the 50 bytes expected"):
+        get(tmp_path)
+    assert unpacked(tmp_path).keys() <= {"master.zip.version"}
+
+
+def test_the_photographs_of_bccd_are_known_by_their_contents(server, tmp_path):
+    """As github.com serves them: below the repository's own folder, beside other files."""
+    root = shared("bccd")
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    path = "/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
+    server.files = {path: zipped({f"BCCD_Dataset-master/{name}": content for name, content in files.items()})}
+    fetch("bccd", tmp_path, server.url, False, silent)
+    splits = open_splits(compose(["data=bccd"]).data, ["train", "test"], tmp_path)
+    counts = {split: len(dataset.samples) for split, dataset in splits.items()}
+    assert counts == PUBLISHED["bccd"] == {"train": 292, "test": 72}
+    assert splits["train"].classes == splits["test"].classes == ["Platelets", "RBC", "WBC"]
 
 
 def test_the_published_archives_are_official_and_complete():

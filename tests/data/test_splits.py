@@ -4,7 +4,8 @@ import shutil
 import pytest
 
 from drrepro.config import compose
-from drrepro.data.download import FETCHED, MARKER
+from drrepro.data.download import MARKER
+from drrepro.data.published import FETCHED
 from drrepro.data.splits import configured_splits, open_split
 from drrepro.errors import UsageError
 from drrepro.schema import DataConfig
