@@ -6,7 +6,7 @@ from typing import Any
 from drrepro.identity import FROZEN
 from drrepro.shape import EACH, misfit
 
-SCHEMA = 2  # of a record
+SCHEMA = 3  # of a record
 PLAN_SCHEMA = 2  # of a plan
 Content = dict[str, Any]
 
@@ -29,7 +29,14 @@ def _from_1(record: Content) -> Content:
     return {**record, "schema": 2, "config": migrate_config(record["config"]), "data": data}
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _from_1}
+def _from_2(record: Content) -> Content:
+    """Densities were of the run's own matcher alone, null where there were none, and without a ROC AUC."""
+    own, matcher = record["densities"], record["config"]["matcher"]
+    head = {key: matcher.get(key) for key in ("fg_iou", "bg_iou")}
+    return {**record, "schema": 3, "densities": [{**head, **own, "auc": None}] if isinstance(own, dict) else []}
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _from_1, 2: _from_2}
 
 
 def migrate(record: Content) -> Content:

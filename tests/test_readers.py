@@ -34,8 +34,9 @@ from drrepro.report.evidence import Evidence, _read_cache, _write_cache, gather
 from drrepro.report.tables import build_tables
 from drrepro.report.written import claim_files, table_files
 from drrepro.runs import states
+from drrepro.runs.kept import read_detections, read_matches, write_matches
 from drrepro.runs.lock import _describe, owner
-from drrepro.runs.records import load_record, read_detections, read_matches, write_matches
+from drrepro.runs.records import load_record
 from drrepro.schema import DataConfig
 from drrepro.studies import plan, planning
 from drrepro.training.checkpoint import load_checkpoint, resume, save_checkpoint

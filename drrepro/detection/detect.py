@@ -1,8 +1,10 @@
 """Run a detector over a data set: one forward pass for every score threshold and every NMS IoU."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -11,11 +13,13 @@ from drrepro.data.loader import Batch, collate, evaluation_batches
 from drrepro.detection.pipeline import keep, propose
 from drrepro.distributed import all_parts, own_share
 from drrepro.evaluation.coco import Results
-from drrepro.evaluation.densities import BINS, Densities
+from drrepro.evaluation.densities import EDGES, FINE, Densities, Matcher
 from drrepro.models.anchors import match
 from drrepro.models.postprocess import Detections
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
+
+Counts = dict[Matcher, dict[int, npt.NDArray[np.int32]]]  # by image id: (2, FINE), background and foreground
 
 
 @torch.inference_mode()
@@ -34,26 +38,33 @@ def detect(
     model.eval()
     lowest = min([*config.evaluation.score_thresholds, config.evaluation.score_threshold])
     results: dict[float, Results] = {iou: [] for iou in nms_ious}
-    densities = Densities(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
+    counts: Counts = {matcher: {} for matcher in matchers_of(config)}
     done, own = 0, own_share(dataset.samples)
     size, workers = config.evaluation.images_per_batch, config.runtime.workers
     batches = evaluation_batches(own, config.input, size, workers, pin=device.type == "cuda")
     for items in batches:
         batch = collate(items, config.input, device, config.model.inclusive)
         found = propose(model, batch, config, lowest)
-        _count(densities, found.scores, batch, torch.cat(found.anchors), config)
+        _count(counts, found.scores, batch, torch.cat(found.anchors), config)
         for candidates, sample, resized in zip(found.of_image, batch.samples, batch.sizes, strict=True):
             for iou in nms_ious:
                 results[iou] += as_results(keep(candidates, sample, resized, iou, config), sample, dataset.category_ids)
         done += len(items)
         progress(done, len(own))
-    return _merge(all_parts((results, densities)))
+    return _merge(all_parts((results, counts)))
 
 
-def _merge(parts: list[tuple[dict[float, Results], Densities]]) -> tuple[dict[float, Results], Densities]:
+def matchers_of(config: Config) -> list[Matcher]:
+    """Return the matchers that densities are measured with: the run's own, and those that all runs share."""
+    shared = [(fg_iou, bg_iou) for fg_iou, bg_iou in config.evaluation.density_matchers]
+    return list(dict.fromkeys([(config.matcher.fg_iou, config.matcher.bg_iou), *shared]))
+
+
+def _merge(parts: list[tuple[dict[float, Results], Counts]]) -> tuple[dict[float, Results], Densities]:
     results = {iou: [row for own, _ in parts for row in own[iou]] for iou in parts[0][0]}
-    counts = (sum(getattr(own, name) for _, own in parts) for name in ("foreground", "background"))
-    return results, Densities(*counts)
+    whole: Counts = {matcher: {k: v for _, own in parts for k, v in own[matcher].items()} for matcher in parts[0][1]}
+    arrays = {matcher: np.stack([own[i] for i in sorted(own)], axis=1) for matcher, own in whole.items()}
+    return results, Densities(arrays)
 
 
 def as_results(found: Detections, sample: Sample, category_ids: list[int]) -> Results:
@@ -67,12 +78,14 @@ def as_results(found: Detections, sample: Sample, category_ids: list[int]) -> Re
     ]
 
 
-def _count(densities: Densities, scores: Tensor, batch: Batch, anchors: Tensor, config: Config) -> None:
-    labels, _ = match(anchors, batch.boxes, batch.labels, config.matcher)
-    positive = labels[..., None] == torch.arange(1, scores.shape[2] + 1, device=labels.device)
-    negative = ~positive & (labels >= 0)[..., None]
-    for i in range(len(scores)):  # an image at a time: on a GPU the indices of a batch would fill gigabytes
-        bins = (scores[i] * BINS).long().clamp_(max=BINS - 1)
-        for counts, mask in ((densities.foreground, positive[i]), (densities.background, negative[i])):
-            own = torch.where(mask, bins, BINS).flatten()
-            counts += torch.bincount(own, minlength=BINS + 1)[:BINS].cpu().numpy()
+def _count(counts: Counts, scores: Tensor, batch: Batch, anchors: Tensor, config: Config) -> None:
+    edges = torch.tensor(EDGES, dtype=torch.float32, device=scores.device)
+    classes = torch.arange(1, scores.shape[2] + 1, device=scores.device)
+    bins = [torch.bucketize(own, edges, right=True, out_int32=True) for own in scores]  # by image: it is the memory
+    for (fg_iou, bg_iou), own in counts.items():
+        labels, _ = match(anchors, batch.boxes, batch.labels, replace(config.matcher, fg_iou=fg_iou, bg_iou=bg_iou))
+        for sample, of_image, found in zip(batch.samples, labels, bins, strict=True):
+            place = found + FINE * (of_image[:, None] == classes)
+            place = torch.where((of_image < 0)[:, None], 2 * FINE, place).flatten()  # ignored
+            both = torch.bincount(place, minlength=2 * FINE + 1)[:-1].view(2, FINE)
+            own[sample.id] = both.cpu().numpy().astype(np.int32)

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from drrepro.data.dataset import Dataset
 from drrepro.evaluation.coco import GroundTruth, Matches, Results, accumulate, match_detections, summarize
-from drrepro.evaluation.densities import Densities
+from drrepro.evaluation.densities import Densities, as_bins, separation
 from drrepro.evaluation.evaluators import evaluator_of
 from drrepro.evaluation.submission import write_submission
-from drrepro.runs.records import Measured, Row, write_detections, write_matches
+from drrepro.runs.kept import write_densities, write_detections, write_matches
+from drrepro.runs.records import Density, Measured, Row
 from drrepro.schema import Config
 
 CURVE = [round(0.05 + 0.01 * i, 2) for i in range(91)]  # score thresholds of the AP curve
@@ -51,12 +53,20 @@ def measure(
     """
     if not tested.annotated:
         path = _write_submission(config, directory, tested, results)
-        return {"metrics": [], "curve": [], "densities": None, "submission": path}
+        return {"metrics": [], "curve": [], "densities": [], "submission": path}
     scores = score(config, tested.ground_truth(), results)
     write_matches(directory, scores.matches)
     write_detections(directory, results[config.evaluation.nms_iou])
-    counts = {name: counts.tolist() for name, counts in vars(densities).items()}
-    return {"metrics": scores.metrics, "curve": scores.curve, "densities": counts, "submission": None}
+    write_densities(directory, densities)
+    totals = [_totals(*ious, own.sum(axis=1)) for ious, own in densities.counts.items()]
+    return {"metrics": scores.metrics, "curve": scores.curve, "densities": totals, "submission": None}
+
+
+def _totals(fg_iou: float, bg_iou: float, counts: npt.NDArray[np.int64]) -> Density:
+    """Return what the record keeps of the densities of all images, (2, FINE)."""
+    background, foreground = as_bins(counts).tolist()
+    auc = float(separation(*counts)[2])
+    return {"fg_iou": fg_iou, "bg_iou": bg_iou, "foreground": foreground, "background": background, "auc": auc}
 
 
 def _curve(matches: Matches, lowest: float) -> list[Row]:

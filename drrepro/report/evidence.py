@@ -3,31 +3,35 @@
 import contextlib
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from drrepro.errors import RunError
 from drrepro.evaluation.bootstrap import RESAMPLES, draw_counts, resampled_ap
+from drrepro.evaluation.densities import STATISTICS, Matcher, resampled_separation
 from drrepro.files import atomic_write
 from drrepro.report.cells import SEED, Floats, aligned
 from drrepro.runs.folder import RunFolder
-from drrepro.runs.records import Record, metrics_at, read_matches, read_record
+from drrepro.runs.kept import read_densities, read_matches
+from drrepro.runs.records import Record, metrics_at, read_record
 from drrepro.studies.plan import Plan
 from drrepro.studies.study import THRESHOLD, Study
 
-CACHE_VERSION = 2  # to be raised when the bootstrap changes
+CACHE_VERSION = 3  # to be raised when the bootstrap changes
 Resampled = dict[float, Floats]  # AP of each resample by score threshold
+Separated = dict[Matcher, Floats]  # by matcher (3, B): how far the score densities of each resample lie apart
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The records of a plan, and by run id the AP of its resamples."""
+    """The records of a plan, and by run id what its resamples have: AP, and the separation of the scores."""
 
     plan: Plan
     records: dict[str, Record]
     resampled: dict[str, Resampled]
+    separated: dict[str, Separated] = field(default_factory=dict)
 
     @property
     def study(self) -> Study:
@@ -84,11 +88,12 @@ def gather(
     """
     records = [records_of(plan, runs) for plan in plans]
     tabled = {name: r for plan, own in zip(plans, records, strict=True) if plan.study for name, r in own.items()}
-    resampled = {}
+    resampled, separated = {}, {}
     for done, (name, record) in enumerate(tabled.items(), start=1):
         resampled[name] = _resample(RunFolder(runs / name), record)
+        separated[name] = _separate(RunFolder(runs / name))
         progress(done, len(tabled))
-    return [Evidence(plan, own, resampled) for plan, own in zip(plans, records, strict=True)]
+    return [Evidence(plan, own, resampled, separated) for plan, own in zip(plans, records, strict=True)]
 
 
 def of_studies(found: list[Evidence]) -> list[Evidence]:
@@ -113,30 +118,54 @@ def own_threshold(record: Record) -> float:
 
 def _resample(folder: RunFolder, record: Record) -> Resampled:
     """Return AP of each resample by score threshold, from the cache if it is of these matches."""
-    if not folder.matches.is_file():
-        return {}
     own = record["config"]["evaluation"]["nms_iou"]
     thresholds = sorted({row["score_threshold"] or 0.0 for row in record["metrics"] if row["nms_iou"] == own})
-    sha256 = hashlib.sha256(folder.matches.read_bytes()).hexdigest()
-    key = hashlib.sha256(repr((CACHE_VERSION, sha256, thresholds, RESAMPLES, SEED)).encode()).hexdigest()
-    ap = _read_cache(folder.resampled, key, (len(thresholds), RESAMPLES))
-    if ap is None:
+
+    def make() -> Floats:
         matches = read_matches(folder.matches)
-        ap = resampled_ap(matches, thresholds, draw_counts(matches.positives.shape[2], RESAMPLES, SEED))
-        with contextlib.suppress(RunError):  # a folder that cannot be written: resampled again the next time
-            _write_cache(folder.resampled, key, ap)
+        return resampled_ap(matches, thresholds, draw_counts(matches.positives.shape[2], RESAMPLES, SEED))
+
+    if not folder.matches.is_file():
+        return {}
+    ap = _cached(folder.resampled, folder.matches, (len(thresholds),), make, thresholds)
     return dict(zip(thresholds, ap, strict=True))
 
 
-def _read_cache(path: Path, key: str, shape: tuple[int, int]) -> Floats | None:
+def _separate(folder: RunFolder) -> Separated:
+    """Return the separation of the scores of each resample by matcher, from the cache if it is of these densities."""
+    if not folder.densities.is_file():
+        return {}
+    densities = read_densities(folder.densities)
+
+    def make() -> Floats:
+        draws = draw_counts(densities.images, RESAMPLES, SEED)
+        return np.stack([resampled_separation(own, draws) for own in densities.counts.values()])
+
+    shape = (len(densities.counts), len(STATISTICS))
+    return dict(zip(densities.counts, _cached(folder.separated, folder.densities, shape, make), strict=True))
+
+
+def _cached(kept: Path, source: Path, shape: tuple[int, ...], make: Callable[[], Floats], *more: object) -> Floats:
+    """Return what ``make`` makes of ``source`` and ``more``, (*shape, RESAMPLES), from ``kept`` if that is of them."""
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    key = hashlib.sha256(repr((CACHE_VERSION, sha256, *more, RESAMPLES, SEED)).encode()).hexdigest()
+    values = _read_cache(kept, key, (*shape, RESAMPLES))
+    if values is None:
+        values = make()
+        with contextlib.suppress(RunError):  # a folder that cannot be written: made again the next time
+            _write_cache(kept, key, values)
+    return values
+
+
+def _read_cache(path: Path, key: str, shape: tuple[int, ...]) -> Floats | None:
     """Return what was kept under ``key``; None where it was not, or is damaged: it is made again."""
     try:
         with np.load(path, allow_pickle=False) as kept:
-            ap: Floats = kept["ap"]
-            return ap if str(kept["key"]) == key and ap.shape == shape and ap.dtype == np.float64 else None
+            values: Floats = kept["values"]
+            return values if str(kept["key"]) == key and values.shape == shape and values.dtype == np.float64 else None
     except Exception:  # numpy and zipfile raise whatever the damaged bytes make them raise
         return None
 
 
-def _write_cache(path: Path, key: str, ap: Floats) -> None:
-    atomic_write(path, lambda file: np.savez_compressed(file, key=np.array(key), ap=ap))
+def _write_cache(path: Path, key: str, values: Floats) -> None:
+    atomic_write(path, lambda file: np.savez_compressed(file, key=np.array(key), values=values))

@@ -18,7 +18,8 @@ from drrepro.evaluation.coco import Matches, Results
 from drrepro.report.drawing import draw_detections
 from drrepro.report.evidence import Evidence, own_threshold
 from drrepro.runs.folder import RunFolder
-from drrepro.runs.records import Record, read_detections, read_matches
+from drrepro.runs.kept import read_detections, read_matches
+from drrepro.runs.records import Record
 from drrepro.studies.study import Study
 
 Ints = npt.NDArray[np.int64]

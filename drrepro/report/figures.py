@@ -1,6 +1,7 @@
 """Figure 1 and the curves behind the tables, drawn from run records."""
 
 from collections.abc import Callable, Sized
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -13,9 +14,10 @@ from drrepro.errors import UsageError
 from drrepro.files import atomic_write, write_png
 from drrepro.report.axis_figures import ap_against_axis, canvas, gain_against_axis, records_by_arm, waterfall
 from drrepro.report.evidence import Evidence, gather, of_studies
+from drrepro.report.separation import matcher_of, shared_matchers
 from drrepro.report.style import BACKGROUND, Style, style_of
 from drrepro.runs.folder import RunFolder
-from drrepro.runs.records import Record, read_metrics
+from drrepro.runs.records import Density, Record, read_metrics
 from drrepro.studies.plan import Plan
 from drrepro.text import percent
 
@@ -54,7 +56,7 @@ def plan_figures(evidence: Evidence, runs: Path) -> dict[str, Figure]:
 def draw_figure1(records: list[Record], path: Path) -> list[Path]:
     """Draw Figure 1 of any runs beside each other as ``path``.png and .svg; return both."""
     for record in records:
-        if record["densities"] is None:
+        if not record["densities"]:
             raise UsageError(f"{record['id']}: a secret test split, so nobody here knows which scores are foreground's")
     losses = [record["config"]["loss"]["name"] for record in records]
     figure = score_densities(list(zip(losses, records, strict=True)), style_of(losses))
@@ -69,13 +71,18 @@ def score_densities(records: list[tuple[str, Record]], style: Style) -> Figure:
     """Figure 1, a column for each (arm, record): the densities of foreground and background scores, and their means.
 
     Row (b) shows the background's divided by 10. The columns share their axes. Runs of one arm are told apart by id.
+    The scores are labelled by the same matchers in all columns, each where there are several; by those that the runs
+    trained with where they have none in common.
     """
     figure, axes = canvas(2, len(records), (4.2 * len(records), 6.0), sharex=True, sharey="row")
     arms = [arm for arm, _ in records]
+    shared = shared_matchers([record for _, record in records])
     for column, (arm, record) in enumerate(records):
+        by_matcher = {matcher_of(density): density for density in record["densities"]}
+        own = [by_matcher[matcher] for matcher in shared] or record["densities"][:1]
         title = style.name(arm) if arms.count(arm) == 1 else f"{style.name(arm)}\n{record['id']}"
         for row, (part, decay) in enumerate((("(a)", 1), ("(b)", 10))):
-            _densities(axes[row][column], record, decay, style.colour(arm))
+            _densities(axes[row][column], own, decay, style.colour(arm))
             axes[row][column].set_title(f"{part} {title}")
     for ax in axes[1]:
         ax.set(xlabel="score", xlim=(0, 1))
@@ -84,15 +91,15 @@ def score_densities(records: list[tuple[str, Record]], style: Style) -> Figure:
     return figure
 
 
-def _densities(ax: Axes, record: Record, decay: int, colour: str) -> None:
-    counts = record["densities"]
-    assert counts is not None
+def _densities(ax: Axes, own: list[Density], decay: int, colour: str) -> None:
     # The few thousand foreground scores are smoothed over neighbouring bins, the millions of the others are not.
-    foreground = np.convolve(_density(counts["foreground"]), np.ones(SMOOTHING) / SMOOTHING, "same")
-    background = _density(counts["background"]) / decay
-    label = "background" if decay == 1 else f"background / {decay}"
-    _fill(ax, background, f"{label}, mean", mean_score(counts["background"]), BACKGROUND)
-    _fill(ax, foreground, "foreground, mean", mean_score(counts["foreground"]), colour)
+    for density, line in zip(own, cycle(("-", "--", ":"))):
+        label = "background" if len(own) == 1 else f"background, IoU < {density['bg_iou']:g}"
+        label += "" if decay == 1 else f", / {decay}"
+        background = _density(density["background"]) / decay
+        _draw(ax, background, f"{label}, mean", mean_score(density["background"]), BACKGROUND, line)
+    foreground = np.convolve(_density(own[0]["foreground"]), np.ones(SMOOTHING) / SMOOTHING, "same")
+    _draw(ax, foreground, "foreground, mean", mean_score(own[0]["foreground"]), colour)
     ax.legend(edgecolor="none", framealpha=0.85)
 
 
@@ -101,9 +108,10 @@ def mean_score(counts: list[int]) -> float:
     return float(np.dot(counts, _centers(counts)) / np.sum(counts)) if any(counts) else float("nan")
 
 
-def _fill(ax: Axes, density: npt.NDArray[np.float64], label: str, mean: float, colour: str) -> None:
-    ax.plot(_centers(density), density, color=colour, label=f"{label} {mean:.2f}")
-    ax.fill_between(_centers(density), density, color=colour, alpha=0.25)
+def _draw(ax: Axes, density: npt.NDArray[np.float64], label: str, mean: float, colour: str, line: str = "-") -> None:
+    ax.plot(_centers(density), density, color=colour, linestyle=line, label=f"{label} {mean:.2f}")
+    if line == "-":
+        ax.fill_between(_centers(density), density, color=colour, alpha=0.25)
     ax.axvline(mean, color=colour, linestyle="--", linewidth=1)
 
 
@@ -122,7 +130,7 @@ def figure1(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
     """Figure 1 of the first seed of each arm; none of a secret test split."""
     records = records_by_arm(evidence)
     first = [(arm, record) for arm, seeds in records.items() for record in seeds[:1]]
-    known = all(record["densities"] is not None for seeds in records.values() for record in seeds)
+    known = all(record["densities"] for seeds in records.values() for record in seeds)
     return score_densities(first, style) if known else None
 
 

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from drrepro.report.cells import Floats, aligned, estimate
+from drrepro.report.cells import aligned, estimate
 from drrepro.report.claim import ABOVE_ZERO, Claim, Part
 from drrepro.report.evidence import Evidence
-from drrepro.runs.records import Record
-from drrepro.studies.study import Study
+from drrepro.report.separation import separation_claim
 
 KEEPS = 0.005  # AP that the candidate's may move by for "almost the same" [I]
 DEGRADES = 0.03  # AP that the baseline's must lose at least for "degrades significantly" [I]
@@ -17,7 +16,7 @@ ABOUT_TWO = (0.01, 0.03)  # AP [I]
 
 def threshold_claim(evidence: Evidence, candidate: str) -> Claim:
     """Return whether the candidate's AP keeps over the score thresholds while the baseline's falls."""
-    study, (dr, focal) = evidence.study, _short(evidence.study, candidate)
+    study, (dr, focal) = evidence.study, evidence.study.short(candidate)
     curves, paper = {}, {}
     for arm in (candidate, study.baseline):
         by_threshold = [evidence.measured(arm, setting) for setting in study.settings]
@@ -36,39 +35,16 @@ def threshold_claim(evidence: Evidence, candidate: str) -> Claim:
     return Claim("threshold", study.title, evidence.plan.data, sentence, parts)
 
 
-def separation_claim(evidence: Evidence, candidate: str) -> Claim:
-    """Return whether the densities of foreground and background scores lie further apart than with the baseline.
-
-    Each loss has its own prior and matcher, so this compares the detectors' scores as they are used, nothing else.
-    Only totals over images are kept: intervals are of seeds alone.
-    """
-    arms, (dr, focal) = (candidate, evidence.study.baseline), _short(evidence.study, candidate)
-    # a secret test split has no densities
-    ours, theirs = ({s: separation(r) for s, r in evidence.of(arm).items() if r["densities"]} for arm in arms)
-    seeds = sorted(ours.keys() & theirs.keys())
-    parts = []
-    statistics = (("mean score of foreground minus background", 1, 2), ("overlap of densities", -1, 3))
-    for i, (name, sign, digits) in enumerate(statistics):
-        pairs = [(ours[s][i], theirs[s][i]) for s in seeds]
-        means = " - ".join(f"{mean:.{digits}f}" for mean in np.mean(pairs, axis=0)[::sign]) if pairs else ""
-        difference = estimate([np.array([sign * (one - other)]) for one, other in pairs])
-        order = f"{dr} - {focal}" if sign == 1 else f"{focal} - {dr}"
-        what = f"{name}, {order} {means}".rstrip()
-        parts.append(Part(what, difference, least=ABOVE_ZERO, digits=digits, is_ap=False))
-    sentence = f"{dr} separates the scores of foreground and background further than {focal}."
-    return Claim("separation", "Figure 1", evidence.plan.data, sentence, parts)
-
-
 def scale_claim(evidence: Evidence, candidate: str) -> Claim:
     """Return whether the candidate's AP is above the baseline's at each input scale."""
-    dr, focal = _short(evidence.study, candidate)
+    dr, focal = evidence.study.short(candidate)
     sentence = f"The AP of {dr} is above that of {focal} at every input scale."
     return Claim("scale", evidence.study.title, evidence.plan.data, sentence, _gains(evidence, candidate))
 
 
 def average_claim(evidence: Evidence, candidate: str) -> Claim:
     """Return whether the candidate's AP is above the baseline's by about 2 on average over the settings."""
-    study, (dr, focal) = evidence.study, _short(evidence.study, candidate)
+    study, (dr, focal) = evidence.study, evidence.study.short(candidate)
     gains = [evidence.gains(candidate, setting) for setting in study.settings]
     seeds = sorted(set.intersection(*(set(own) for own in gains)))
     paper = [_published_gain(evidence, setting, candidate) for setting in study.settings]
@@ -82,7 +58,7 @@ def average_claim(evidence: Evidence, candidate: str) -> Claim:
 
 def dataset_claim(evidence: Evidence, candidate: str) -> Claim:
     """Return whether the candidate's AP is above the baseline's on the second data set, with unchanged parameters."""
-    dr, focal = _short(evidence.study, candidate)
+    dr, focal = evidence.study.short(candidate)
     sentence = f"On another data set, with the same loss parameters, the AP of {dr} is above that of {focal}."
     gains = list(evidence.gains(candidate).values())
     paper = _published_gain(evidence, next(iter(evidence.study.settings), ""), candidate)
@@ -92,7 +68,7 @@ def dataset_claim(evidence: Evidence, candidate: str) -> Claim:
 
 def above_claim(evidence: Evidence, candidate: str) -> Claim:
     """Return whether the candidate's AP is above the baseline's at every setting, whatever these are."""
-    study, (ours, theirs) = evidence.study, _short(evidence.study, candidate)
+    study, (ours, theirs) = evidence.study, evidence.study.short(candidate)
     sentence = f"The AP of {ours} is above that of {theirs} at every setting of {study.head}."
     return Claim("above", study.title, evidence.plan.data, sentence, _gains(evidence, candidate))
 
@@ -109,7 +85,7 @@ CLAIMS: dict[str, Callable[[Evidence, str], Claim]] = {
 
 def _gains(evidence: Evidence, candidate: str) -> list[Part]:
     """Return the gain over the baseline at each setting, which should be above 0."""
-    ours, theirs = _short(evidence.study, candidate)
+    ours, theirs = evidence.study.short(candidate)
     return [
         Part(
             f"{ours} - {theirs} at {setting}",
@@ -120,11 +96,6 @@ def _gains(evidence: Evidence, candidate: str) -> list[Part]:
     ]
 
 
-def _short(study: Study, candidate: str) -> tuple[str, str]:
-    """Return how sentences call a candidate and the baseline."""
-    return study.arms[candidate].short, study.arms[study.baseline].short
-
-
 def _published(evidence: Evidence, setting: str, arm: str) -> float | None:
     """Return the paper's AP for data that stand for the paper's."""
     return evidence.study.published_at(setting, arm, "AP") if evidence.plan.paper else None
@@ -133,16 +104,3 @@ def _published(evidence: Evidence, setting: str, arm: str) -> float | None:
 def _published_gain(evidence: Evidence, setting: str, candidate: str) -> float | None:
     ours, theirs = (_published(evidence, setting, arm) for arm in (candidate, evidence.study.baseline))
     return None if ours is None or theirs is None else ours - theirs
-
-
-def separation(record: Record) -> tuple[float, float]:
-    """Return mean score of foreground minus background, and the overlap coefficient of the two densities."""
-    assert record["densities"] is not None
-    foreground, background = (_normalised(record["densities"][name]) for name in ("foreground", "background"))
-    centers = (np.arange(len(foreground)) + 0.5) / len(foreground)
-    return float(((foreground - background) * centers).sum()), float(np.minimum(foreground, background).sum())
-
-
-def _normalised(counts: list[int]) -> Floats:
-    total: Floats = np.array(counts) / max(1, sum(counts))
-    return total

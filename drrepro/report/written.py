@@ -6,6 +6,7 @@ interval again without running anything: see `drrepro.report.verify`.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from drrepro.errors import UsageError
 from drrepro.files import atomic_write, write_text
 from drrepro.report.claim import RULE, Claim
 from drrepro.report.claim_text import as_json, claim_table
-from drrepro.report.evidence import Evidence, Resampled
+from drrepro.report.evidence import Evidence, Resampled, Separated
 from drrepro.report.table import Table, display, flat
 from drrepro.report.tables import build_tables, plain_table
 from drrepro.runs.records import load_record
@@ -59,8 +60,9 @@ def keep(found: list[Evidence], results: Path) -> list[Path]:
         files |= {f"records/{name}.json": json.dumps(record) + "\n" for name, record in evidence.records.items()}
         paths += write_files(files, folder)
         for name in evidence.records:
-            if resampled := evidence.resampled.get(name):
-                paths.append(_write_resampled(folder / "resampled" / f"{name}.npz", resampled))
+            own = (evidence.resampled.get(name, {}), evidence.separated.get(name, {}))
+            if any(own):
+                paths.append(_write_resampled(folder / "resampled" / f"{name}.npz", *own))
     return sorted(set(paths))
 
 
@@ -74,25 +76,37 @@ def read_kept(results: Path) -> list[Evidence]:
         plan, folder = read_plan(path), path.parents[1]
         read = {point.run_id: load_record(folder / "records" / f"{point.run_id}.json") for point in plan.points}
         records = {name: record for name, record in read.items() if record is not None}
-        resampled = {name: _read_resampled(folder / "resampled" / f"{name}.npz") for name in records}
-        found.append(Evidence(plan, records, resampled))
+        kept = {name: _read_resampled(folder / "resampled" / f"{name}.npz") for name in records}
+        resampled = {name: own for name, (own, _) in kept.items()}
+        separated = {name: own for name, (_, own) in kept.items()}
+        found.append(Evidence(plan, records, resampled, separated))
     return found
 
 
-def _write_resampled(path: Path, resampled: Resampled) -> Path:
-    thresholds, ap = np.array(list(resampled)), np.stack(list(resampled.values()))
-    atomic_write(path, lambda file: np.savez_compressed(file, thresholds=thresholds, AP=ap))
+def _write_resampled(path: Path, resampled: Resampled, separated: Separated) -> Path:
+    arrays: dict[str, Any] = {}
+    if resampled:
+        arrays |= {"thresholds": np.array(list(resampled)), "AP": np.stack(list(resampled.values()))}
+    if separated:
+        arrays |= {"matchers": np.array(list(separated)), "separation": np.stack(list(separated.values()))}
+    atomic_write(path, lambda file: np.savez_compressed(file, **arrays))
     return path
 
 
-def _read_resampled(path: Path) -> Resampled:
-    """Return AP of each resample by score threshold; nothing where none was kept."""
+def _read_resampled(path: Path) -> tuple[Resampled, Separated]:
+    """Return what `_write_resampled` wrote; nothing where nothing was kept."""
     if not path.is_file():
-        return {}
+        return {}, {}
     try:
         with np.load(path, allow_pickle=False) as kept:
-            ap = kept["AP"] if "AP" in kept else kept["ap"] / 100  # as drrepro 1 kept it, in per cent
-            return dict(zip(kept["thresholds"].tolist(), ap, strict=True))
+            resampled: Resampled = {}
+            separated: Separated = {}
+            if "thresholds" in kept:
+                ap = kept["AP"] if "AP" in kept else kept["ap"] / 100  # as drrepro 1 kept it, in per cent
+                resampled = dict(zip(kept["thresholds"].tolist(), ap, strict=True))
+            if "matchers" in kept:
+                separated = dict(zip(map(tuple, kept["matchers"].tolist()), kept["separation"], strict=True))
+            return resampled, separated
     except Exception as error:  # numpy raises whatever the damaged bytes make it raise
         raise UsageError(f"{path}: not readable ({error}); remove it to do without intervals of this run") from None
 

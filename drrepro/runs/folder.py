@@ -15,8 +15,10 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.pt"
         self.checkpoint_before = path / "checkpoint.before.pt"  # the last but one, in case the last is damaged
         self.matches = path / "matches.npz"
+        self.densities = path / "densities.npz"  # of scores, image by image
         self.detections = path / "detections.json.gz"
         self.resampled = path / "bootstrap.npz"  # AP of resampled test images: made from the matches
+        self.separated = path / "separation.npz"  # the same of how far the densities lie apart
         self.log = path / "log.txt"  # what its process in a sweep printed
         self.lock = path / ".lock"
         self.owner = path / "owner.json"

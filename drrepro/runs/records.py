@@ -1,20 +1,14 @@
-"""The run record: what a run measured, and all that is needed to say where it comes from; and its matches."""
+"""The run record: what a run measured, and all that is needed to say where it comes from."""
 
-import dataclasses
-import gzip
 import json
 import math
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-import numpy as np
-
 from drrepro.errors import UsageError
-from drrepro.evaluation.coco import Matches, Results
 from drrepro.evaluation.densities import BINS
-from drrepro.files import atomic_write, read_json, write_json
+from drrepro.files import read_json, write_json
 from drrepro.migrations import SCHEMA, migrate
 from drrepro.runs.folder import RunFolder
 from drrepro.shape import EACH, misfit
@@ -22,12 +16,22 @@ from drrepro.shape import EACH, misfit
 Row = dict[str, float | None]  # of metrics: nms_iou, score_threshold, and the metrics as fractions
 
 
+class Density(TypedDict):
+    """How many scores of foreground and of background lie in each of BINS, as the matcher of these IoUs labels them."""
+
+    fg_iou: float
+    bg_iou: float
+    foreground: list[int]
+    background: list[int]
+    auc: float | None  # of finer bins; see `drrepro.evaluation.densities.separation`
+
+
 class Measured(TypedDict):
     """What a run measured; of a secret test split only the path of the zip for its server."""
 
     metrics: list[Row]
     curve: list[Row]
-    densities: dict[str, list[int]] | None  # foreground and background
+    densities: list[Density]  # the first with the labels of the run's own matcher; of a secret test split none
     submission: NotRequired[str | None]
 
 
@@ -73,8 +77,11 @@ class Record(Measured, Provenance):
     cost: RunCost
 
 
-DETECTED = [{"image_id": int, "category_id": int, "bbox": [float] * 4, "score": float}]
-LATER = {"dropped_images": {EACH: str}}  # of data, which schema 1 lacks
+DENSITY = {
+    **dict.fromkeys(("fg_iou", "bg_iou"), float),
+    **dict.fromkeys(("foreground", "background"), [int] * BINS),
+    "auc": float | None,
+}
 LOGGED = {"step": int, "classification": float, "box": float}
 SHAPE = {
     "id": str,
@@ -87,13 +94,14 @@ SHAPE = {
         "evaluation": {"split": str, "score_threshold": float, "score_thresholds": [float], "nms_iou": float},
     },
     "metrics": [{"score_threshold": float, "nms_iou": float, EACH: float | None}],
-    "densities": (dict.fromkeys(("foreground", "background"), [int] * BINS), type(None)),
+    "densities": [DENSITY],
     "curve": [{"score_threshold": float, "AP": float | None}],
     "data": {
         **dict.fromkeys(("train_images", "test_images"), int | None),
         "sha256": str | None,
         "classes": [str],
         "dropped_boxes": [str],
+        "dropped_images": {EACH: str},
     },
     "cost": dict.fromkeys(("train_seconds", "train_cpu_seconds", "steps_per_second", "peak_memory_mb"), float),
     **dict.fromkeys(("finished", "python"), str),
@@ -102,6 +110,11 @@ SHAPE = {
     "versions": {"torch": str, EACH: str},
     "machine": {"cpu": str, "threads": int},
 }
+EARLIEST: dict[str, Any] = {
+    "config": {"loss": {}, "matcher": {}},
+    "data": {},
+    "densities": ([], {}, type(None)),
+}  # to be migrated
 
 
 def write_record(directory: Path, record: Record) -> Record:
@@ -130,10 +143,10 @@ def load_record(path: Path) -> Record | None:
             f"{path}: written by another version of drrepro (schema {version}, this one reads 1 to {SCHEMA}); "
             f"move {path.parent} away"
         )
-    if wrong := misfit(record, SHAPE):
+    if wrong := misfit(record, EARLIEST):
         raise UsageError(f"{path}: damaged ({wrong}); move {path.parent} away to run it again")
     record = migrate(record)
-    if wrong := misfit(record["data"], LATER, "it.data"):
+    if wrong := misfit(record, SHAPE):
         raise UsageError(f"{path}: damaged ({wrong}); move {path.parent} away to run it again")
     return record  # type: ignore[return-value]  # its shape was looked at
 
@@ -153,40 +166,6 @@ def metrics_at(record: Record, score_threshold: float, nms_iou: float | None = N
         if row["score_threshold"] == score_threshold and row["nms_iou"] == nms_iou:
             return row
     return None
-
-
-def write_matches(directory: Path, matches: Matches) -> None:
-    """Keep what resampling the test images needs."""
-    arrays = {f.name: getattr(matches, f.name) for f in dataclasses.fields(matches)}
-    atomic_write(RunFolder(directory).matches, lambda file: np.savez_compressed(file, **arrays))
-
-
-def read_matches(path: Path) -> Matches:
-    """Return the matches kept in a file. Raises UsageError for a damaged one."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            matches = Matches(**{f.name: arrays[f.name] for f in dataclasses.fields(Matches)})
-        matches.check()
-        return matches
-    except Exception as error:  # numpy and zipfile raise whatever the damaged bytes make them raise
-        raise UsageError(f"{path}: not readable ({error}); remove it to do without intervals of this run") from None
-
-
-def write_detections(directory: Path, results: Results) -> None:
-    """Keep what was detected above the lowest score threshold."""
-    packed = gzip.compress(json.dumps(results).encode(), compresslevel=6, mtime=0)
-    atomic_write(RunFolder(directory).detections, lambda file: file.write(packed))
-
-
-def read_detections(path: Path) -> Results:
-    """Return the detections kept in a file. Raises UsageError where there are none or they are damaged."""
-    try:
-        found: Results = json.loads(gzip.decompress(path.read_bytes()))
-        if wrong := misfit(found, DETECTED):
-            raise ValueError(wrong)
-    except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
-        raise UsageError(f"{path}: not readable ({error})") from None
-    return found
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -56,6 +56,9 @@ class EvaluationConfig:
     metric: str | None = None  # coco | voc: also the development kit's AP50; none: that of the data's format
     score_threshold: float = 0.2  # the recipe's own; focal loss: 0.05 [R] [M]
     nms_iou: float = 0.5  # focal loss: 0.4 [R] [M]
+    # fg_iou and bg_iou of the matchers that label the scores for Figure 1, whatever a run trained with: those of focal
+    # and of DR loss [M] [R]
+    density_matchers: list[list[float]] = field(default_factory=lambda: [[0.5, 0.4], [0.5, 0.5]])
     nms_ious: list[float] = field(default_factory=list)  # further NMS IoUs to evaluate from the same forward pass
     score_thresholds: list[float] = field(default_factory=lambda: [0.05, 0.1, 0.2, 0.3, 0.4, 0.5])
     candidates_per_level: int = 1000
@@ -68,6 +71,9 @@ class EvaluationConfig:
             require(0 <= getattr(self, key) <= 1, f"evaluation.{key}", getattr(self, key), "must be from 0 to 1")
         for iou in self.nms_ious:
             require(0 <= iou <= 1, "evaluation.nms_ious", self.nms_ious, "needs values from 0 to 1")
+        for ious in self.density_matchers:
+            pair_ok = len(ious) == 2 and 0 <= ious[1] <= ious[0] <= 1
+            require(pair_ok, "evaluation.density_matchers", self.density_matchers, "needs pairs of fg_iou and bg_iou")
         thresholds_ok = bool(self.score_thresholds) and all(0 <= t < 1 for t in self.score_thresholds)
         require(thresholds_ok, "evaluation.score_thresholds", self.score_thresholds, "needs values from 0 to below 1")
         for key in ("candidates_per_level", "detections_per_image", "images_per_batch"):

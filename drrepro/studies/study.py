@@ -81,6 +81,10 @@ class Study:
         """The arms beside the baseline."""
         return [arm for arm in self.arms if arm != self.baseline]
 
+    def short(self, candidate: str) -> tuple[str, str]:
+        """Return how sentences call a candidate and the baseline."""
+        return self.arms[candidate].short, self.arms[self.baseline].short
+
     def published_at(self, setting: str, arm: str, metric: str) -> float | None:
         """Return the paper's number as a fraction, None where there is none.
 

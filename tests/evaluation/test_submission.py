@@ -116,7 +116,7 @@ def test_a_secret_split_is_evaluated_to_a_zip_without_any_metric(environment, se
     arguments = ["evaluate", "--quiet", f"weights=run:{run_id(trained)}", *TESTDEV]
     shown = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
     record = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout)
-    assert (record["metrics"], record["curve"], record["densities"]) == ([], [], None)
+    assert (record["metrics"], record["curve"], record["densities"]) == ([], [], [])
     path = environment / record["id"] / "detections_test-dev2017_drrepro-dr-64_results.zip"
     assert record["submission"] == str(path)
     assert str(path) in shown

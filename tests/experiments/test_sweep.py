@@ -57,7 +57,8 @@ def test_the_record_says_where_it_comes_from_and_a_finished_run_is_not_run_twice
     assert record["data"]["test_images"] == 8
     assert len(record["metrics"]) == 6
     assert "AP50_2007" in record["metrics"][0]
-    assert sum(record["densities"]["foreground"]) > 0
+    assert [(own["fg_iou"], own["bg_iou"]) for own in record["densities"]] == [(0.5, 0.5), (0.5, 0.4)]
+    assert sum(record["densities"][0]["foreground"]) > 0
     assert record["cost"]["train_seconds"] > 0
     assert record["machine"]["cores"] >= 1
     assert isinstance(record["dirty"], bool | None)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from drrepro.errors import UsageError
+from drrepro.evaluation.densities import FINE, Densities, as_bins, separation
 from drrepro.report import claims
 from drrepro.report.cells import Cell, interval_text
 from drrepro.report.claim import RULE, Part
 from drrepro.report.evidence import Evidence, gather
 from drrepro.report.paper_claims import ABOUT_TWO
 from drrepro.report.written import claim_files
+from drrepro.runs.kept import write_densities
 from drrepro.studies import plan, planning, study
 from tests.report.test_tables import fake
 
@@ -100,7 +102,10 @@ def densities(distance, spread=0.0):
         histograms[0, 80:121] = 100
         at = round(100 - 200 * below)
         histograms[1, at - 40 : at + 41] = 9000
-        return {"foreground": histograms[0].tolist(), "background": histograms[1].tolist()}
+        foreground, background = histograms.tolist()
+        counts = {"foreground": foreground, "background": background, "auc": 0.5 + 0.5 * below}
+        own, shared = config.matcher.bg_iou, 0.45  # each also has the labels that it was trained with
+        return [{"fg_iou": 0.5, "bg_iou": iou, **counts} for iou in (own, shared)]
 
     return of
 
@@ -117,18 +122,48 @@ def densities(distance, spread=0.0):
 def test_separation_is_decided_by_the_spread_over_seeds(tmp_path, seeds, own, verdict):
     found = claim("separation", tmp_path, gain(0), seeds, images=0, densities=own)
     assert found.verdict == verdict
-    gap, overlap = found.parts
-    assert gap.cell.basis == ("seeds" if "," in seeds else "")
-    assert gap.cell.published is overlap.cell.published is None
+    assert len(found.parts) == 3  # of the one matcher in common
+    for part in found.parts:
+        assert "background of IoU < 0.45, " in part.what
+        assert part.cell.basis == ("seeds" if "," in seeds else "")
+        assert part.cell.published is None
 
 
-def test_gap_and_overlap_are_those_of_the_histograms(tmp_path):
-    gap, overlap = claim("separation", tmp_path, gain(0), images=0, densities=densities(0.3)).parts
+def test_gap_overlap_and_auc_are_those_of_the_histograms(tmp_path):
+    gap, overlap, auc = claim("separation", tmp_path, gain(0), images=0, densities=densities(0.3)).parts
     assert gap.cell.value == pytest.approx(0.3 - 0.2)
     assert "DR - focal 0.30 - 0.20" in gap.what
     # 41 bins of foreground from 80, 81 of background up to bin 100 with focal, up to 80 with DR
     assert "focal - DR 0.259 - 0.012" in overlap.what
     assert overlap.cell.value == pytest.approx(20 / 81)
+    assert "DR - focal 0.6500 - 0.6000" in auc.what
+
+
+def test_separation_is_resampled_over_images_in_pairs(tmp_path):
+    """Both detectors' scores rise with the image: a pair hardly spreads, where a detector alone does."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 300, 50)
+
+    def write(config, offset):
+        counts = np.zeros((2, 50, FINE), np.int32)
+        counts[0, :, 150] = 1000
+        counts[1, np.arange(50), images + offset] = 10
+        folder = tmp_path / planning.run_id(config)
+        write_densities(folder, Densities({(0.5, 0.45): counts}))
+        below, above = as_bins(counts.sum(axis=1))
+        totals = {"foreground": above.tolist(), "background": below.tolist()}
+        return [{"fg_iou": 0.5, "bg_iou": 0.45, "auc": float(separation(*counts.sum(1))[2]), **totals}]
+
+    own = {"focal": 0, "dr": 2}
+    found = claim("separation", tmp_path, gain(0), images=0, densities=lambda c: write(c, own[c.loss.name]))
+    gap = found.parts[0].cell
+    assert gap.basis == "images"
+    assert gap.value == pytest.approx(2 / 200)
+    assert gap.low == pytest.approx(gap.value)
+    assert gap.high == pytest.approx(gap.value)
+    (evidence, *_) = gather(plan.load_plans(tmp_path), tmp_path)
+    alone = next(iter(evidence.separated.values()))[0.5, 0.45]
+    assert np.ptp(alone[0]) > 0.02
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -146,7 +181,7 @@ def test_what_was_not_run_is_said(tmp_path, name):
 
 
 def test_densities_that_are_secret_are_not_run(tmp_path):
-    assert claim("separation", tmp_path, gain(0), images=0, densities=lambda config: None).verdict == "not run"
+    assert claim("separation", tmp_path, gain(0), images=0, densities=lambda config: []).verdict == "not run"
 
 
 def test_other_losses_on_another_data_set_take_no_claim_away(tmp_path):

@@ -13,7 +13,7 @@ from drrepro.evaluation.coco import match_detections
 from drrepro.report.evidence import Evidence, records_of
 from drrepro.report.examples import choose, find_examples, objects_found
 from drrepro.runs.folder import RunFolder
-from drrepro.runs.records import write_detections, write_matches
+from drrepro.runs.kept import write_detections, write_matches
 from drrepro.studies import planning
 from tests.report.test_tables import fake, robust
 

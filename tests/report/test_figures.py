@@ -31,7 +31,7 @@ def test_figures_are_drawn_from_what_is_there(tmp_path):
 
 
 def one_run(loss="dr", name="a", **densities):
-    return {"id": name, "config": {"loss": {"name": loss}}, "densities": densities}
+    return {"id": name, "config": {"loss": {"name": loss}}, "densities": [dict(fg_iou=0.5, bg_iou=0.5, **densities)]}
 
 
 def test_figure_1_shows_densities_and_the_background_divided_by_ten():
@@ -39,7 +39,7 @@ def test_figure_1_shows_densities_and_the_background_divided_by_ten():
     figure = score_densities([("dr", record)], style_of(["dr"]))
     top, bottom = figure.axes
     names = [text.get_text() for text in bottom.get_legend().get_texts()]
-    assert names == ["background / 10, mean 0.15", "foreground, mean 0.85"]
+    assert names == ["background, / 10, mean 0.15", "foreground, mean 0.85"]
     background, tenth = top.lines[0].get_ydata(), bottom.lines[0].get_ydata()
     assert background.mean() == pytest.approx(1)  # a density over 0..1 integrates to one
     assert abs(tenth * 10 - background).max() < 1e-12
@@ -55,6 +55,21 @@ def test_figure_1_shows_runs_beside_each_other_on_the_same_axes():
         assert len({ax.get_ylim() for ax in row}) == 1
     assert figure.axes[0].get_ylim()[1] >= 200  # the highest of all, though drawn second
     assert {ax.get_xlim() for ax in figure.axes} == {(0.0, 1.0)}
+
+
+def test_figure_1_shows_the_labels_of_each_matcher_that_all_runs_share():
+    records = [one_run(loss, foreground=[1] * 200, background=[2] * 200) for loss in ("focal", "dr")]
+    for record, own in zip(records, (0.3, 0.5), strict=True):
+        (density,) = record["densities"]
+        record["densities"] = [{**density, "bg_iou": iou} for iou in dict.fromkeys((own, 0.4, 0.5))]
+    figure = score_densities([(r["config"]["loss"]["name"], r) for r in records], style_of(["dr", "focal"]))
+    for ax in figure.axes[:2]:
+        names = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert names == [
+            *(f"background, IoU < {iou}, mean 0.50" for iou in (0.4, 0.5)),
+            "foreground, mean 0.50",
+        ]
+        assert [line.get_linestyle() for line in ax.lines[::2]] == ["-", "--", "-"]
 
 
 @pytest.mark.parametrize(("counts", "mean"), [([1, 0, 0, 0], 0.125), ([1, 0, 0, 1], 0.5), ([0, 3, 1, 0], 0.4375)])

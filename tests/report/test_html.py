@@ -13,7 +13,7 @@ from drrepro.data.splits import open_split
 from drrepro.evaluation.coco import match_detections
 from drrepro.report.claim import Claim
 from drrepro.report.intervals import claim_intervals
-from drrepro.runs.records import write_detections, write_matches
+from drrepro.runs.kept import write_detections, write_matches
 from drrepro.studies import plan, planning
 from tests.report.test_examples import detections
 from tests.report.test_tables import fake, robust

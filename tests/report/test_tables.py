@@ -12,15 +12,19 @@ from drrepro.evaluation.coco import METRICS, Matches
 from drrepro.report import paper, tables, written
 from drrepro.report.evidence import gather
 from drrepro.report.table import display
-from drrepro.runs.records import read_matches, write_matches, write_record
+from drrepro.runs.kept import read_matches, write_matches
+from drrepro.runs.records import write_record
 from drrepro.studies import plan, planning
 from drrepro.studies.study import PAPER, load_study
 from tests.conftest import shared
 
 
-def fake(
-    runs, planned, ap, voc=False, images=0, densities=lambda config: {"foreground": [1] * 200, "background": [9] * 200}
-):
+def flat_density(config):
+    counts = {"foreground": [1] * 200, "background": [9] * 200, "auc": 0.5}
+    return [{"fg_iou": 0.5, "bg_iou": iou, **counts} for iou in (config.matcher.bg_iou, 0.45)]  # its own, and a shared
+
+
+def fake(runs, planned, ap, voc=False, images=0, densities=flat_density):
     """Write a record for each run of a plan; ``ap`` gives AP as a fraction from (config, threshold).
 
     With ``images`` also matches: of one object an image, found in that fraction of the images.
