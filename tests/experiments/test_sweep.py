@@ -70,7 +70,7 @@ def test_the_record_says_where_it_comes_from_and_a_finished_run_is_not_run_twice
     files = {path.name for path in (tmp_path / run_id(config)).iterdir()}
     assert files == {
         *(".lock", "config.yaml", "status.json", "metrics.jsonl", "checkpoint.pt"),
-        *("detections.json.gz", "matches.npz", "record.json"),
+        *("detections.json.gz", "densities.npz", "matches.npz", "record.json"),
     }
     assert json.loads((tmp_path / run_id(config) / "status.json").read_text()) == {"state": "done"}
 
