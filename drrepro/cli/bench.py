@@ -13,6 +13,7 @@ from drrepro.cli.options import REPRODUCED, ConfigDir, Output, Overrides, Result
 with lazily():
     from drrepro import config, console, files
     from drrepro.bench import bootstrap, estimate, evaluation, losses, pipeline, sweep
+    from drrepro.report import calibration, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,6 +116,23 @@ def bench_losses(
     files.write_text(table, frame.to_csv(index=False, float_format="%.4g"))
     files.write_png(losses.draw(frame), table.with_suffix(".png"))
     _show("medians; memory in multiples of the logits, the gradient included", frame, out, table)
+
+
+@command(app, "verdicts")
+def bench_verdicts(
+    out: Output,
+    results: Annotated[Path, typer.Option(help="The folder of results whose evidence is asked.")] = Path("results"),
+) -> None:
+    """How far verdicts can be trusted: what intervals cover, and how often a verdict is false where nothing differs.
+
+    Of the spread that the differences in these results have, and of the runs of the study "same"; trains nothing.
+
+    Example: drrepro bench verdicts --results results
+    """
+    with console.progress(out.quiet) as report:
+        frame = calibration.calibrate(written.read_kept(results), stage(report, "bench"))
+    paths = written.write_files(written.calibration_files(frame), results)
+    _show("verdicts, per cent", frame, out, *paths)
 
 
 def _show(title: str, frame: "pd.DataFrame", out: Output, *written: Path) -> None:

@@ -60,6 +60,12 @@ class Sweep:
         int, typer.Option("--jobs", "-j", min=1, help="Runs at a time; each gets its share of the cores.")
     ] = 1
     dry_run: DryRun = False
+    detect: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, metavar="AP", help="With --dry-run: the seeds that see such a difference, by runs here."
+        ),
+    ] = None
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop everything at the first failure.")] = False
     tables: Annotated[bool, typer.Option(help="Print the tables at the end.")] = True

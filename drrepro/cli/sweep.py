@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from drrepro.cli.data import stage
 from drrepro.cli.lazy import lazily
 from drrepro.cli.options import Output, Overrides, Sweep, command
 from drrepro.cli.report import show_tables
@@ -16,10 +17,12 @@ with lazily():
     from drrepro import config, console, errors
     from drrepro.cli import estimate
     from drrepro.experiments import sweep
-    from drrepro.report import checks
+    from drrepro.report import checks, evidence, seeds
     from drrepro.studies import plan, planning
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from drrepro.experiments.sweep import Outcome
     from drrepro.schema import Config
     from drrepro.studies.planning import Planned
@@ -114,8 +117,10 @@ def _sweep(planned: "list[Planned]", options: Sweep, out: Output) -> None:
     configs = list({config.run_id(c): c for _, own in planned for c in own}.values())
     if not out.quiet:
         estimate.print_scaling(configs)
+    if options.detect is not None and not options.dry_run:
+        raise errors.UsageError("--detect: goes with --dry-run")
     if options.dry_run:
-        estimate.show_estimate(configs, options.jobs, out)
+        estimate.show_estimate(configs, options.jobs, out, _seeds_needed(planned, options, out))
         return
     for one, _ in planned:
         checks.check_study(one.study)
@@ -131,6 +136,16 @@ def _sweep(planned: "list[Planned]", options: Sweep, out: Output) -> None:
             show_tables([one for one, _ in planned], Output())
     if any(outcome.state not in ("done", "skipped") for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _seeds_needed(planned: "list[Planned]", options: Sweep, out: Output) -> "pd.DataFrame | None":
+    """Return what --detect asks for, from the runs of the plans that there are."""
+    if options.detect is None:
+        return None
+    plans = [one for one, _ in planned if one.study is not None]
+    with console.progress(out.quiet) as watch:
+        found = evidence.gather(plans, config.runs_folder(), stage(watch, "resample test images"))
+    return seeds.seeds_needed(found, options.detect)
 
 
 def _carry_out(configs: "list[Config]", options: Sweep, out: Output) -> "list[Outcome]":

@@ -48,12 +48,6 @@ def resampled_ap(matches: Matches, thresholds: Sequence[float], counts: npt.NDAr
     return mean
 
 
-def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of resampled values; resamples without any object (NaN) tell nothing."""
-    low, high = np.nanpercentile(values, [50 * (1 - level), 50 * (1 + level)]).tolist()
-    return low, high
-
-
 def _class_ap(
     matches: Matches, k: int, thresholds: Sequence[float], counts: npt.NDArray[np.integer], positives: Ints
 ) -> Floats:

@@ -66,6 +66,43 @@ def gain_against_axis(evidence: Evidence, style: Style, runs: Path) -> Figure | 
     return figure
 
 
+def overfitting(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
+    """What AP gains from the lowest to the highest threshold against epochs, on the images tested and trained on.
+
+    A detector that is sure of what it finds loses nothing; the thresholds are those of the study's metrics.
+    """
+    lowest, highest = sorted(metric for metric in evidence.study.metrics if " at " in metric)
+    figure, axes = canvas(1, 1, (5.6, 3.8))
+    ax, drawn = axes[0][0], False
+    for arm in evidence.study.arms:
+        points: dict[str, list[tuple[float, Cell]]] = {}
+        for setting in evidence.study.settings:
+            low, high = (evidence.measured(arm, setting, metric) for metric in (lowest, highest))
+            falls = [np.subtract(*aligned([high[seed], low[seed]])) for seed in sorted(high.keys() & low.keys())]
+            if falls:
+                record = next(iter(evidence.of(arm, setting).values()))
+                split = record["config"]["evaluation"]["split"]
+                points.setdefault(split, []).append((_epochs(evidence, record), estimate(falls).percent()))
+        for split, own in points.items():
+            places, cells = zip(*sorted(own, key=lambda point: point[0]), strict=True)
+            line, name = ("-", "--")[split == "train"], f"{style.name(arm)}, {split} images"
+            heights, bars = [cell.value for cell in cells], _bars(list(cells))
+            ax.errorbar(places, heights, bars, marker="o", linestyle=line, color=style.colour(arm), label=name)
+            drawn = True
+    ax.axhline(0, color=matplotlib.rcParams["text.color"], linewidth=0.8)
+    ax.set(xlabel="epochs", ylabel=f"{highest} - {lowest}")
+    ax.legend(frameon=False)
+    return figure if drawn else None
+
+
+def _epochs(evidence: Evidence, record: Record) -> float:
+    """Return how often each image was trained on, by this run or by the one whose weights it evaluates again."""
+    source = str(record["config"].get("weights")).removeprefix("run:")
+    trained = evidence.records.get(source, record)
+    schedule, images = trained["config"]["schedule"], trained["data"]["train_images"]
+    return schedule["steps"] * schedule["images_per_step"] / images if images else float("nan")
+
+
 def waterfall(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
     """What each setting adds to the AP of the last arm, from the baseline on, with the 95% interval of what it adds."""
     changes = steps(evidence)

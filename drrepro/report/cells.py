@@ -5,18 +5,20 @@ run kept its matches. All runs share the draws, so a difference of two measureme
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
 
-from drrepro.evaluation.bootstrap import RESAMPLES, interval
 from drrepro.text import percent
 
 Floats = npt.NDArray[np.float64]
 
-SEED = 0  # of the draws
-PER_RESAMPLE = 100  # draws of Student's t with each resample
+SEED = 0  # of the draws of images
+LEVEL = 0.95
+ROUNDING = 1e-12  # of values that are the same: at a bound they count as below it
 NAN = float("nan")
 
 
@@ -31,6 +33,9 @@ class Cell:
     high: float
     basis: str  # what the interval is of: images | seeds | images and seeds, or empty
     published: float | None = None
+    images: Floats = field(
+        default_factory=lambda: np.empty(0), repr=False, compare=False
+    )  # how far each resample lies from the value
 
     @property
     def difference(self) -> float:
@@ -41,27 +46,78 @@ class Cell:
         """Return the cell in per cent."""
         published = None if self.published is None else percent(self.published)
         value, sd, low, high = map(percent, (self.value, self.sd, self.low, self.high))
-        return replace(self, value=value, sd=sd, low=low, high=high, published=published)
+        return replace(self, value=value, sd=sd, low=low, high=high, published=published, images=100 * self.images)
+
+    def below(self, x: float, n: int | None = None) -> float:
+        """Return the probability that a mean of ``n`` seeds, by default these, puts on what is below ``x``.
+
+        It is the mean over the resamples of the images: of each the mass of its value plus Student's t (n - 1 degrees
+        of freedom) times sd / sqrt(n), which stands for the seeds; of a single seed its value alone.
+        """
+        n, left = n or self.n, x - self.value - self._images
+        if n < 2 or not self.sd > 0:
+            return float(np.mean(left > -ROUNDING))
+        return float(stdtr(n - 1, left * (math.sqrt(n) / self.sd)).mean())
+
+    def quantile(self, q: float, n: int | None = None) -> float:
+        """Return what `below` has probability ``q`` of."""
+        n = n or self.n
+        if n < 2 or not self.sd > 0:
+            return self.value + float(np.percentile(self._images, 100 * q))
+        step = float(stdtrit(n - 1, q)) * self.sd / math.sqrt(n)
+        ends = self.value + step + np.array([self._images.min(), self._images.max()])
+        room = 1e-9 * (1 + np.abs(ends).max())  # where all resamples are one
+        found: float = brentq(lambda x: self.below(x, n) - q, ends[0] - room, ends[1] + room)
+        return found
+
+    def interval(self, level: float = LEVEL, n: int | None = None) -> tuple[float, float]:
+        """Return the interval between the quantiles that leave as much on either side."""
+        return self.quantile((1 - level) / 2, n), self.quantile((1 + level) / 2, n)
+
+    @property
+    def _images(self) -> Floats:
+        known = self.images[~np.isnan(self.images)]  # a resample without any object tells nothing
+        return known if len(known) else np.zeros(1)
 
 
 def estimate(measured: list[Floats], published: float | None = None) -> Cell:
-    """Return what the measurements of n seeds say of their mean.
+    """Return what the measurements of n seeds say of their mean: see `Cell.below`."""
+    cell = replace(mean_of(measured), published=published)
+    low, high = cell.interval() if cell.basis else (NAN, NAN)
+    return replace(cell, low=low, high=high)
 
-    One seed: the percentile interval over resampled images. Several: over resamples of the mean over the seeds, each
-    with Student's t (n - 1 degrees of freedom) times sd / sqrt(n) added; without resamples that term alone.
-    """
+
+def mean_of(measured: list[Floats]) -> Cell:
+    """Return what the measurements of n seeds say of their mean, without its interval, which takes most of the time."""
     n = len(measured)
     if not measured:
-        return Cell(NAN, NAN, 0, NAN, NAN, "", published)
+        return Cell(NAN, NAN, 0, NAN, NAN, "")
     rows = aligned(measured)
-    mean, sd = rows.mean(axis=0), float(rows[:, 0].std(ddof=1)) if n > 1 else NAN
-    resamples = mean[1:] if len(mean) > 1 else np.full(RESAMPLES, mean[0])
-    basis = ["images"] * (len(mean) > 1) + ["seeds"] * (n > 1)
-    if n > 1:
-        t = np.random.default_rng(SEED).standard_t(n - 1, (PER_RESAMPLE, len(resamples)))
-        resamples = (resamples + t * sd / np.sqrt(n)).ravel()
-    low, high = interval(resamples) if basis else (NAN, NAN)
-    return Cell(float(mean[0]), sd, n, low, high, " and ".join(basis), published)
+    value, sd = float(rows[:, 0].mean()), float(rows[:, 0].std(ddof=1)) if n > 1 else NAN
+    basis = ["images"] * (rows.shape[1] > 1) + ["seeds"] * (n > 1)
+    return Cell(value, sd, n, NAN, NAN, " and ".join(basis), images=_of_images(rows[:, 1:] - rows[:, :1]))
+
+
+def _of_images(errors: Floats) -> Floats:
+    """Return by resample what the images, the same for all seeds, add to the error of the mean; ``errors`` (n, B).
+
+    Of what resampling shows, a part is each seed's own: how well that detector does on these very images. The spread
+    over the seeds has it already. What is common to them is the covariance between seeds, so the mean of ``errors`` is
+    shrunk to that variance.
+    """
+    mean: Floats = errors.mean(axis=0)
+    if len(errors) == 1 or errors.shape[1] == 0:
+        return mean
+    whole, (common, _) = float(np.nanvar(mean)), images_and_own(errors)
+    shrunk: Floats = mean * (math.sqrt(common / whole) if whole else 1.0)
+    return shrunk
+
+
+def images_and_own(errors: Floats) -> tuple[float, float]:
+    """Return the variances over resamples that are common to n seeds, and of each seed its own; ``errors`` (n, B)."""
+    n, whole, each = len(errors), float(np.nanvar(errors.mean(axis=0))), float(np.nanvar(errors, axis=1).mean())
+    common = max(0.0, (n * whole - each) / (n - 1))
+    return common, max(0.0, each - common)
 
 
 def aligned(measured: list[Floats]) -> Floats:

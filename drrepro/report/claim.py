@@ -1,21 +1,27 @@
 """What a claim is, and its verdict.
 
-A claim holds when the 95% interval of each of its parts lies wholly within the part's bounds, does not hold when that
-of one lies wholly outside, and is undecided otherwise; it is not run where a part was not measured. A part that has no
-interval is undecided. What an interval is of: see `drrepro.report.cells.estimate`.
+A claim holds when each of its parts does, does not hold when one does not, and is undecided otherwise; it is not run
+where a part was not measured. A part holds when its interval lies wholly within the part's bounds and does not when it
+lies wholly outside, at a level that Holm's procedure corrects for the number of parts: see `drrepro.report.decision`.
+What an interval is of: see `drrepro.report.cells.estimate`.
 """
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from drrepro.report.cells import Cell
+from drrepro.report.decision import ALPHA, POWER, Bounds, detectable, holm, p_value, seeds_for
 from drrepro.text import percent
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 RULE = (
-    "Holds: the 95% interval of each part lies within its bounds; does not hold: one lies wholly outside; undecided: "
-    "neither, or there is no interval. With one seed the interval covers the choice of test images alone, not "
-    "that of another training run; with several, both. Differences are of runs with the same seed."
+    "Holds: each part lies within its bounds; does not hold: one lies outside; undecided: neither. A part is decided "
+    "where p is at most 0.05, corrected for the number of parts (Holm); the 95% interval beside it is not corrected. "
+    "Intervals cover the choice of test images and the spread over seeds; of one seed the images alone, which decides "
+    "nothing: another seed may train to something else. Differences are of runs with the same seed. To decide: the "
+    f"smallest difference from the bound that so many runs see in {POWER:.0%} of cases, and the seeds that it takes if "
+    "ours is the true value."
 )
 ABOVE_ZERO = math.ulp(0.0)  # the smallest number above 0
 
@@ -30,16 +36,6 @@ class Part:
     most: float = math.inf
     digits: int = 1
     is_ap: bool = True  # shown in per cent
-
-    @property
-    def verdict(self) -> str:
-        """Holds, does not hold, undecided, or not run."""
-        low, high = self.cell.low, self.cell.high
-        if math.isnan(self.cell.value):
-            return NOT_RUN
-        if self.least <= low and high <= self.most:
-            return HOLDS
-        return FAILS if high < self.least or low > self.most else UNDECIDED  # both are false for NaN
 
     def shown(self) -> "Part":
         """Return the part as it is shown: AP in per cent."""
@@ -60,6 +56,16 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What became of a part: its verdict and corrected p; where undecided, the difference seen and the seeds needed."""
+
+    verdict: str
+    p: float
+    detectable: float = math.nan
+    seeds: int | None = None  # None: see `seeds_for`
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a paper says, where, and its parts as measured on a data set."""
 
@@ -69,8 +75,27 @@ class Claim:
     sentence: str
     parts: list[Part]
 
+    @cached_property
+    def decisions(self) -> list[Decision]:
+        """What became of each part, as one of them all."""
+        alone = [p_value(part.cell, Bounds(part.least, part.most)) for part in self.parts]
+        return [self._decision(i, p, alone) for i, p in enumerate(holm(alone))]
+
+    def _decision(self, i: int, corrected: float, alone: list[float]) -> Decision:
+        part, bounds = self.parts[i], Bounds(self.parts[i].least, self.parts[i].most)
+        value = part.cell.value
+        if math.isnan(value):
+            return Decision(NOT_RUN, math.nan)
+        if part.cell.n < 2:
+            return Decision(UNDECIDED, math.nan)
+        if corrected <= ALPHA:
+            return Decision(HOLDS if part.least <= value <= part.most else FAILS, corrected)
+        alpha = ALPHA / sum(p >= alone[i] for p in alone)  # of Holm's step that this part did not pass
+        seeds = seeds_for(part.cell, bounds.distance(value), alpha)
+        return Decision(UNDECIDED, corrected, detectable(part.cell, alpha), seeds)
+
     @property
     def verdict(self) -> str:
         """Of all parts: see the module."""
-        own = {part.verdict for part in self.parts}
+        own = {decision.verdict for decision in self.decisions}
         return next((v for v in (NOT_RUN, FAILS, UNDECIDED) if v in own), HOLDS)

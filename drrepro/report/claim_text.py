@@ -1,21 +1,21 @@
 """Claims as text, tables and plain data."""
 
 import math
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from drrepro.report.cells import interval_text
-from drrepro.report.claim import RULE, Claim, Part
-from drrepro.text import number_text
+from drrepro.report.claim import RULE, UNDECIDED, Claim, Decision, Part
+from drrepro.report.decision import MOST_SEEDS
+from drrepro.text import number_text, percent
 
 
 def claim_table(claims: list[Claim]) -> pd.DataFrame:
     """Return the claims as text, a row a part; what is common to the parts of a claim stands in its first row."""
     rows = []
     for claim in claims:
-        for i, part in enumerate(claim.parts):
+        for i, (part, decision) in enumerate(zip(claim.parts, claim.decisions, strict=True)):
             head = [f"{claim.sentence} ({claim.place})", claim.data, claim.verdict] if i == 0 else [""] * 3
             cell, digits = part.shown().cell, part.digits
             rows.append(
@@ -28,9 +28,26 @@ def claim_table(claims: list[Claim]) -> pd.DataFrame:
                     "95%": interval_text(cell, digits),
                     "of": cell.basis,
                     "seeds": str(cell.n),
+                    "p": p_text(decision.p),
+                    "to decide": to_decide(part, decision),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def p_text(p: float) -> str:
+    """Return a p value as text, empty where there is none."""
+    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def to_decide(part: Part, decision: Decision) -> str:
+    """Return the smallest difference that was to be seen and the seeds that would decide; empty where it is decided."""
+    if decision.verdict != UNDECIDED:
+        return ""
+    if part.cell.n < 2:
+        return "more seeds"
+    seen = number_text(percent(decision.detectable) if part.is_ap else decision.detectable, part.digits)
+    return f"sees {seen}; {'more than ' if decision.seeds is None else ''}{decision.seeds or MOST_SEEDS} seeds"
 
 
 def finding(claim: Claim) -> str:
@@ -53,14 +70,20 @@ def as_json(claims: list[Claim]) -> dict[str, Any]:
 
 
 def _as_json(claim: Claim) -> dict[str, Any]:
-    parts = []
-    for part in claim.parts:
-        numbers = asdict(part.shown().cell)
-        numbers["paper"] = numbers.pop("published")
-        finite = {key: _rounded(value) if isinstance(value, float) else value for key, value in numbers.items()}
-        parts.append({"statistic": part.what, **finite, "should_be": part.bounds, "verdict": part.verdict})
+    parts = [_part_as_json(part, decision) for part, decision in zip(claim.parts, claim.decisions, strict=True)]
     head = {key: getattr(claim, key) for key in ("name", "place", "data", "sentence", "verdict")}
     return {**head, "parts": parts}
+
+
+def _part_as_json(part: Part, decision: Decision) -> dict[str, Any]:
+    cell = part.shown().cell
+    seen = percent(decision.detectable) if part.is_ap else decision.detectable
+    numbers = {
+        **{key: getattr(cell, key) for key in ("value", "sd", "n", "low", "high", "basis")},
+        **{"paper": cell.published, "p": decision.p, "detectable": seen, "seeds_to_decide": decision.seeds},
+    }
+    finite = {key: _rounded(value) if isinstance(value, float) else value for key, value in numbers.items()}
+    return {"statistic": part.what, **finite, "should_be": part.bounds, "verdict": decision.verdict}
 
 
 def _rounded(value: float) -> float | None:

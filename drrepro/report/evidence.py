@@ -17,7 +17,7 @@ from drrepro.runs.folder import RunFolder
 from drrepro.runs.kept import read_densities, read_matches
 from drrepro.runs.records import Record, metrics_at, read_record
 from drrepro.studies.plan import Plan
-from drrepro.studies.study import THRESHOLD, Study
+from drrepro.studies.study import THRESHOLD, Study, split_metric
 
 CACHE_VERSION = 3  # to be raised when the bootstrap changes
 Resampled = dict[float, Floats]  # AP of each resample by score threshold
@@ -48,9 +48,9 @@ class Evidence:
         """Return measurements at a setting by seed; only AP has resamples.
 
         A setting is a score threshold where the study's axis is that, else of runs of their own, which count at each
-        run's own threshold.
+        run's own threshold, or at that of a metric such as "AP at 0.5".
         """
-        threshold = None
+        metric, threshold = split_metric(metric)
         if self.plan.study and self.study.axis == THRESHOLD and setting is not None:
             threshold, setting = float(setting), None
         found = {}

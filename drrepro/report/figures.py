@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 
 from drrepro.errors import UsageError
 from drrepro.files import atomic_write, write_png
-from drrepro.report.axis_figures import ap_against_axis, canvas, gain_against_axis, records_by_arm, waterfall
+from drrepro.report.axis_figures import (
+    ap_against_axis,
+    canvas,
+    gain_against_axis,
+    overfitting,
+    records_by_arm,
+    waterfall,
+)
 from drrepro.report.evidence import Evidence, gather, of_studies
 from drrepro.report.separation import matcher_of, shared_matchers
 from drrepro.report.style import BACKGROUND, Style, style_of
@@ -183,6 +190,7 @@ FIGURES: dict[str, Callable[[Evidence, Style, Path], Figure | None]] = {
     "ap_scale": ap_against_axis,
     "ap_axis": ap_against_axis,
     "gain_axis": gain_against_axis,
+    "overfitting": overfitting,
     "waterfall": waterfall,
     "training": training_curves,
 }

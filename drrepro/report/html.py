@@ -12,7 +12,7 @@ from markupsafe import Markup
 from drrepro.data.published import FETCHED
 from drrepro.files import write_text
 from drrepro.progress import Report
-from drrepro.report import examples
+from drrepro.report import examples, questions
 from drrepro.report.cells import Cell
 from drrepro.report.claim import FAILS, HOLDS, NOT_RUN, RULE, UNDECIDED, Claim
 from drrepro.report.claim_text import claim_table
@@ -36,8 +36,10 @@ CAPTIONS = {
     "ap_scale": "AP against input scale, mean and range over seeds.",
     "ap_axis": "AP against what the study varies, mean and range over seeds.",
     "gain_axis": "Gain in AP over the baseline against what the study varies, with its 95% interval.",
+    "overfitting": "AP at threshold 0.5 minus AP at 0.05 against epochs, with its 95% interval.",
     "waterfall": "What each change adds to AP, on top of those before it, with its 95% interval.",
-    "figure1": "Figure 1: densities of foreground and background scores, the background's divided by 10 in (b).",
+    "figure1": "Figure 1: densities of foreground and background scores, the background's divided by 10 in (b); one "
+    "matcher labels the scores of both losses, and each of theirs is shown: background of IoU < 0.5 and < 0.4.",
     "training": "Classification and box loss in training. The classification losses do not compare.",
 }
 
@@ -47,13 +49,16 @@ def write_report(plans: list[Plan], runs: Path, data_folder: Path, results: Path
     found = of_studies(gather(plans, runs, lambda done, total: report("resample test images", done, total, {})))
     claims = build_claims(found)
     records = {name: record for evidence in found for name, record in evidence.records.items()}
+    tables = [_table(build_table(evidence), evidence) for evidence in found]
+    figures = _figures(claims, found, runs, report)
     page = _template().render(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         claims=[(claim, claim_table([claim]).drop(columns=["claim", "data", "verdict"])) for claim in claims],
         verdicts=_verdicts(claims),
         rule=RULE,
-        tables=[_table(build_table(evidence), evidence) for evidence in found],
-        figures=_figures(claims, found, runs, report),
+        questions=questions.answered(found, claims, tables, figures["sets"], results),
+        tables=tables,
+        figures=figures,
         examples=_examples(found, runs, data_folder, report),
         example_rule=examples.RULE,
         summary=_summary(records),
@@ -92,6 +97,7 @@ def _table(table: Table, evidence: Evidence) -> dict[str, Any]:
         "name": table.study.title,
         "id": f"{table.study.stem}-{table.data}",
         "data": table.data,
+        "question": table.study.question,
         "published_on": published.of if elsewhere and published else None,
         "runs": len(evidence.records),
         "axis": table.study.head,

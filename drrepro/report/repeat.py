@@ -15,7 +15,7 @@ Content = dict[str, Any]  # a configuration as plain data, as in a record
 
 ELSEWHERE = ("runtime", "launcher", "tracker")  # how, not what
 FOUND = ("data.sha256", "weights_sha256", "schedule.tuned_lr")  # in the data and weights; for information
-ALONE = ("seed", "input.scale")  # nothing else follows from these
+ALONE = ("seed", "input.scale", "weights")  # nothing else follows from these
 
 
 def run_command(config: Content) -> str | None:
@@ -58,7 +58,8 @@ def _overrides(config: Content) -> dict[str, str] | None:
         again = _composed(_words(others)) | {key: wanted[key] for key in ALONE}
     except UsageError:  # options of a folder of the user's own, or of another version
         return None
-    return {**given, "seed": str(wanted["seed"])} if again == wanted else None
+    same = all(again.get(key) == value for key, value in wanted.items())  # what came later is at its default
+    return {**given, "seed": str(wanted["seed"])} if same else None
 
 
 @cache

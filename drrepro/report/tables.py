@@ -95,8 +95,8 @@ def _title(table: Table, evidence: Evidence) -> str:
     seeds = sorted({r["config"]["seed"] for r in records})
     trained = {r["config"]["schedule"]["steps"] for r in records}
     steps = sorted(trained - {0} or trained)  # runs without a step evaluate others again
-    split = {r["config"]["evaluation"]["split"] for r in records} - {"test"}
-    ours = f"ours: {plan.data}{' ' + '/'.join(sorted(split)) if split else ''}"
+    splits = sorted({r["config"]["evaluation"]["split"] for r in records})
+    ours = f"ours: {plan.data}{'' if splits in ([], ['test']) else ' ' + '/'.join(splits)}"
     detail = f", {len(records)} of {len(plan.run_ids)} runs"
     if records:
         detail += f", {'/'.join(map(str, steps))} steps, seed {','.join(map(str, seeds))}"

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from drrepro.config import from_dict, run_id
 from drrepro.errors import UsageError
+from drrepro.report.calibration import calibrate
 from drrepro.report.claims import build_claims
 from drrepro.report.evidence import Evidence
-from drrepro.report.written import claim_files, read_kept, table_files
+from drrepro.report.written import CALIBRATION, calibration_files, claim_files, read_kept, table_files
 
 IDENTICAL = "identical"
 
@@ -27,6 +28,8 @@ def verify(results: Path) -> list[Check]:
     """
     found = read_kept(results)
     files = {**table_files(found), **claim_files(build_claims(found))}
+    if (results / f"{CALIBRATION}.csv").is_file():
+        files |= calibration_files(calibrate(found, lambda done, total: None))
     checks = [Check(name, _state(results / name, text)) for name, text in sorted(files.items())]
     for folder in sorted({results / evidence.plan.data for evidence in found}):
         known = {results / name for name in files}

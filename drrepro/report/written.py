@@ -21,6 +21,7 @@ from drrepro.report.tables import build_tables, plain_table
 from drrepro.runs.records import load_record
 from drrepro.studies.plan import as_dict, read_plan
 
+CALIBRATION = "bench/verdicts"
 Files = dict[str, str]  # text by path under results/
 
 
@@ -42,6 +43,11 @@ def claim_files(claims: list[Claim]) -> Files:
     markdown = claim_table(claims).to_markdown(index=False, disable_numparse=True)
     content = json.dumps(as_json(claims), indent=1, allow_nan=False)
     return {"claims.json": f"{content}\n", "claims.md": f"{markdown}\n\n{RULE}\n"}
+
+
+def calibration_files(frame: pd.DataFrame) -> Files:
+    """Return what `drrepro.report.calibration.calibrate` found, as csv and md."""
+    return _plain_files(CALIBRATION, frame)
 
 
 def write_files(files: Files, results: Path) -> list[Path]:

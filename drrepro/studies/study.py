@@ -59,6 +59,7 @@ class Study:
     baseline: str
     metrics: list[str]
     settings: dict[str, float | None] = field(default_factory=dict)
+    question: str = ""  # that it answers, as the page asks it
     unit: str = ""  # settings are fractions of the configured value, in this unit
     number: int | None = None  # of the paper's table
     data: str | None = None  # the data set, if none is asked for
@@ -109,7 +110,7 @@ class Study:
 
 LIST = [str]
 SHAPE = {  # of the content of a yaml; all but the first five may be left out
-    **dict.fromkeys(("what", "head", "axis", "baseline"), str),
+    **dict.fromkeys(("what", "head", "axis", "baseline", "question"), str),
     "arms": {EACH: {"name": str, "overrides": LIST, "at": {EACH: LIST}}},
     "settings": ({EACH: float | None}, LIST),
     "metrics": LIST,
@@ -158,6 +159,8 @@ def from_dict(content: dict[str, Any], per_cent: bool = False) -> Study:
         raise ValueError("number: only the paper's own tables have one; leave it out")
     if not content["metrics"]:
         raise ValueError("metrics: needs one at least")
+    for metric in content["metrics"]:
+        split_metric(metric)
     if content["baseline"] not in content["arms"]:
         raise ValueError(f"baseline {content['baseline']} is none of arms")
     settings = content.get("settings", {})
@@ -178,6 +181,18 @@ def from_dict(content: dict[str, Any], per_cent: bool = False) -> Study:
         "published": _published(content.get("published"), content["metrics"], per_cent),
     }
     return Study(**{**content, **own})
+
+
+def split_metric(metric: str) -> tuple[str, float | None]:
+    """Return a metric and the score threshold that it is at, as in "AP at 0.5"; None: the run's own.
+
+    Raises ValueError for what is no threshold.
+    """
+    name, at, threshold = metric.partition(" at ")
+    try:
+        return name, float(threshold) if at else None
+    except ValueError:
+        raise ValueError(f"metrics: {metric}: needs a score threshold after at") from None
 
 
 def _published(content: dict[str, Any] | None, metrics: list[str], per_cent: bool) -> Published | None:

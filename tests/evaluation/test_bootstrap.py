@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from drrepro.bench.bootstrap import draw_problem, resampled_set
-from drrepro.evaluation.bootstrap import draw_counts, interval, resampled_ap
+from drrepro.evaluation.bootstrap import draw_counts, resampled_ap
 from drrepro.evaluation.coco import match_detections, summarize
 from tests.conftest import shared
 from tests.evaluation.test_coco import problem, pycocotools_numbers
@@ -55,7 +55,6 @@ def test_a_resample_without_an_object_has_no_ap_and_without_a_detection_none_is_
     nothing = np.zeros((1, 6), dtype=np.int64)
     assert np.isnan(resampled_ap(match_detections(truth, found), [0.0], nothing)).all()
     assert resampled_ap(match_detections(truth, []), [0.0], draw_counts(6, 3)).tolist() == [[0.0] * 3]
-    assert interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
 
 
 def test_counts_of_other_images_are_refused():
@@ -68,7 +67,3 @@ def test_draws_are_of_as_many_images_and_the_same_for_the_same_seed():
     assert (counts.sum(axis=1) == 50).all()
     assert (counts == draw_counts(50, 200, seed=3)).all()
     assert (counts != draw_counts(50, 200, seed=4)).any()
-
-
-def test_the_interval_is_of_percentiles():
-    assert interval(np.arange(1001.0)) == pytest.approx((25, 975))

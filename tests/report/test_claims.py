@@ -11,8 +11,10 @@ import pytest
 from drrepro.errors import UsageError
 from drrepro.evaluation.densities import FINE, Densities, as_bins, separation
 from drrepro.report import claims
-from drrepro.report.cells import Cell, interval_text
-from drrepro.report.claim import RULE, Part
+from drrepro.report.cells import estimate, interval_text
+from drrepro.report.claim import RULE, Claim, Part
+from drrepro.report.claim_text import claim_table
+from drrepro.report.decision import Bounds, p_value
 from drrepro.report.evidence import Evidence, gather
 from drrepro.report.paper_claims import ABOUT_TWO
 from drrepro.report.written import claim_files
@@ -76,17 +78,46 @@ def thresholds(moves, falls):
         ("dataset", gain(0.0025), "undecided"),
     ],
 )
-def test_the_interval_of_one_seed_decides(tmp_path, name, ap, verdict):
-    found = claim(name, tmp_path, ap)
+def test_the_intervals_decide(tmp_path, name, ap, verdict):
+    found = claim(name, tmp_path, ap, "0,1,2")
     assert found.verdict == verdict
-    assert {part.cell.basis for part in found.parts} == {"images"}
+    assert {part.cell.basis for part in found.parts} == {"images and seeds"}
+
+
+def test_one_seed_decides_nothing(tmp_path):
+    found = claim("dataset", tmp_path, gain(0.1))
+    (part,) = found.parts
+    assert found.verdict == "undecided"
+    assert part.cell.basis == "images"
+    assert part.cell.low > 0
+    row = claim_table([found]).iloc[0]
+    assert (row["p"], row["to decide"]) == ("", "more seeds")
+
+
+def test_parts_are_corrected_for_their_number_and_say_what_would_decide_them(tmp_path):
+    def ap(config, threshold):  # each scale has p = 0.04 alone
+        return 0.3 + (0.05 + 0.0183 * (config.seed - 1)) * (config.loss.name == "dr")
+
+    found = claim("scale", tmp_path, ap, "0,1,2", images=0)
+    alone = p_value(found.parts[0].cell, Bounds(found.parts[0].least))
+    assert 0.04 < alone < 0.05
+    assert found.verdict == "undecided"
+    assert [decision.p for decision in found.decisions] == pytest.approx([5 * alone] * 5)
+    decision = found.decisions[0]
+    assert decision.detectable > 0.05  # what was found is less than what is seen
+    assert 3 < decision.seeds < 10
+    written = json.loads(claim_files([found])["claims.json"])["claims"][0]["parts"][0]
+    assert (written["verdict"], written["seeds_to_decide"]) == ("undecided", decision.seeds)
+    assert written["detectable"] == pytest.approx(100 * decision.detectable, abs=1e-5)
+    text = claim_table([found]).iloc[0]["to decide"]
+    assert text == f"sees {100 * decision.detectable:.1f}; {decision.seeds} seeds"
 
 
 def test_about_two_holds_when_the_interval_lies_from_one_to_three(tmp_path):
     def ap(config, threshold):  # AP has steps of 1/101, at another place with each scale
         return 0.3 + 0.0013 * config.input.scale + 0.02 * (config.loss.name == "dr")
 
-    found = claim("average", tmp_path, ap, images=2000)
+    found = claim("average", tmp_path, ap, "0,1,2", images=2000)
     (part,) = found.parts
     assert found.verdict == "holds"
     assert 0.01 < part.cell.low < 0.02 < part.cell.high < 0.03
@@ -228,8 +259,6 @@ def test_seeds_that_disagree_leave_a_claim_undecided(tmp_path):
     def ap(config, threshold):
         return 0.3 + (0.1 + 0.06 * (config.seed - 1)) * (config.loss.name == "dr")
 
-    alone = claim("dataset", tmp_path / "alone", ap, seeds="2")
-    assert alone.verdict == "holds"
     found = claim("dataset", tmp_path / "three", ap, seeds="0,1,2")
     assert found.verdict == "undecided"
     (part,) = found.parts
@@ -241,7 +270,7 @@ def test_seeds_that_disagree_leave_a_claim_undecided(tmp_path):
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (1, 3, "holds"),
+        (1.1, 2.9, "holds"),
         (0.9, 3, "undecided"),
         (3.1, 4, "does not hold"),
         (-1, 0.9, "does not hold"),
@@ -249,19 +278,20 @@ def test_seeds_that_disagree_leave_a_claim_undecided(tmp_path):
     ],
 )
 def test_the_interval_must_lie_wholly_on_one_side(low, high, verdict):
-    part = Part("mean", Cell(0.02, math.nan, 1, low / 100, high / 100, "images"), *ABOUT_TWO)
-    assert part.verdict == verdict
+    ends = np.array([low, high]) / 100
+    cell = estimate([np.array([ends.mean(), *np.linspace(*ends, 1001)])] * 2)  # of two seeds that agree
+    assert Claim("", "", "", "", [Part("mean", cell, *ABOUT_TWO)]).verdict == verdict
 
 
 def test_claims_are_written_with_their_rule(tmp_path):
-    found = claim("dataset", tmp_path, gain(0.1))
+    found = claim("dataset", tmp_path, gain(0.1), "0,1,2")
     files = claim_files([found])
     written = json.loads(files["claims.json"])
     assert written["rule"] == RULE
     (one,) = written["claims"]
     (part,) = one["parts"]
     assert (one["verdict"], one["data"], one["place"]) == ("holds", "letters", "Table 3")
-    assert (part["paper"], part["should_be"], part["sd"]) == (pytest.approx(1.7), "above 0", None)
+    assert (part["paper"], part["should_be"], part["sd"]) == (pytest.approx(1.7), "above 0", 0)
     assert part["value"] == pytest.approx(10)
     text = files["claims.md"]
     assert RULE in text

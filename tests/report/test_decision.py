@@ -1,0 +1,76 @@
+"""p values, Holm's procedure and the seeds that a difference needs, against what they are said to be."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drrepro.report.cells import estimate
+from drrepro.report.decision import ALPHA, POWER, Bounds, detectable, holm, p_value, seeds_for
+
+VALUES = st.lists(st.floats(-5, 5), min_size=2, max_size=6).filter(lambda values: np.std(values) > 0.01)
+BOUNDS = st.tuples(st.floats(-5, 5), st.one_of(st.just(math.inf), st.floats(0.1, 5))).map(
+    lambda pair: Bounds(pair[0], pair[0] + pair[1])
+)
+
+
+@given(VALUES, BOUNDS)
+def test_p_is_the_smallest_alpha_whose_interval_decides(values, bounds):
+    cell = estimate([np.array([value]) for value in values])
+    p = p_value(cell, bounds)
+
+    def decides(alpha):
+        low, high = cell.interval(1 - alpha)
+        return (bounds.least <= low and high <= bounds.most) or high < bounds.least or low > bounds.most
+
+    if p < 0.99:
+        assert decides(p * 1.001 + 1e-9)
+    if p > 1e-6:
+        assert not decides(p * 0.999)
+
+
+def test_a_single_seed_decides_nothing():
+    assert p_value(estimate([np.array([5.0, 4.9, 5.1])]), Bounds(0)) == 1
+    assert p_value(estimate([]), Bounds(0)) == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_holm_decides_what_its_steps_do(p_values):
+    decided, left = set(), dict(enumerate(p_values))
+    while left:
+        i = min(left, key=left.__getitem__)
+        if left[i] * len(left) > ALPHA:
+            break
+        decided.add(i)
+        del left[i]
+    corrected = holm(p_values)
+    assert {i for i, p in enumerate(corrected) if p <= ALPHA} == decided
+    assert all(p <= c <= 1 for p, c in zip(p_values, corrected, strict=True))
+
+
+@pytest.mark.parametrize(("n", "images"), list(product((4, 8), (0.0, 0.3))))
+def test_what_is_called_seen_is_decided_in_four_of_five_cases(n, images):
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, images, 500)
+    typical = estimate([np.append(v, v + shared) for v in math.sqrt((n - 1) / n) * np.resize([-1.0, 1.0], n)])
+    assert typical.sd == pytest.approx(1)
+    difference = detectable(typical, ALPHA)
+    seen = 0
+    for _ in range(400):
+        values = difference + rng.normal(0, images) + rng.normal(0, 1, n)
+        seen += p_value(estimate([np.append(v, v + shared) for v in values]), Bounds(0)) <= ALPHA
+    assert seen / 400 == pytest.approx(POWER, abs=0.08)
+
+
+def test_seeds_are_the_fewest_that_see_the_difference():
+    cell = estimate([np.array([value]) for value in (-1.0, 0.0, 1.0)])
+    needed = seeds_for(cell, 1.0, ALPHA)
+    assert detectable(cell, ALPHA, needed) <= 1.0 < detectable(cell, ALPHA, needed - 1)
+    assert 9 <= needed <= 12  # (1.96 + 0.84)^2 = 7.8 by the normal distribution
+    assert seeds_for(cell, 0.01, ALPHA) is None
+    images = estimate([np.append(0.0, np.linspace(-1, 1, 100)), np.append(0.1, np.linspace(-0.9, 1.1, 100))])
+    assert seeds_for(images, 0.9, ALPHA) is None  # however many seeds, the images are too few
+    assert seeds_for(estimate([np.array([1.0])]), 1.0, ALPHA) is None
