@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from drrepro.report.axis_figures import steps
 from drrepro.report.evidence import gather
 from drrepro.report.figures import draw_figures, mean_score, plan_figures, score_densities
 from drrepro.report.style import style_of
+from drrepro.report.tables import build_table
 from drrepro.runs.records import read_metrics
 from drrepro.studies import plan, planning
 from tests.report.test_tables import fake, robust
@@ -137,3 +139,28 @@ def test_a_study_is_drawn_along_its_axis(tmp_path):
     (ax,) = figures["length-ap_axis"].axes
     assert [line.get_xdata().tolist() for line in ax.lines] == [[750, 1500, 3000, 6000, 12000]] * 2
     assert ax.lines[0].get_ydata()[0] == pytest.approx(10 + 0.75 + 0.5)
+
+
+def test_overfitting_is_drawn_against_epochs_on_both_kinds_of_images(tmp_path):
+    def ap(config, threshold):  # falls with the threshold by 20 at most, on the images tested
+        steps = config.schedule.steps or trained[config.weights]
+        return 0.6 - (threshold - 0.05) / 0.45 * 0.2 * (steps / 1500) * (config.evaluation.split == "test")
+
+    planned = planning.plan_study("overfitting", ["seed=0,1"])
+    trained = {f"weights=run:{planning.run_id(c)}".removeprefix("weights="): c.schedule.steps for c in planned[1]}
+    fake(tmp_path, planned, ap)
+    (evidence,) = gather(plan.load_plans(tmp_path), tmp_path)
+    assert {point.setting for point in evidence.plan.points} == set(evidence.study.settings)
+    figures = plan_figures(evidence, tmp_path)
+    (ax,) = figures["overfitting-overfitting"].axes
+    lines = {bar.get_label(): bar[0] for bar in ax.containers}
+    assert set(lines) == {f"{loss} loss, {split} images" for loss in ("focal", "DR") for split in ("test", "train")}
+    for name, line in lines.items():
+        assert line.get_xdata() == pytest.approx([400, 800, 1500])  # of 8 images a step, 8 in all
+        falls = [-20 * 400 / 1500, -20 * 800 / 1500, -20] if "test" in name else [0, 0, 0]
+        assert line.get_ydata() == pytest.approx(falls, abs=1e-9)
+    table = build_table(evidence)
+    assert table.frame.loc[("1500 test", "ours"), ("dr", "AP at 0.5")] == pytest.approx(40)
+    assert table.frame.loc[("1500 train", "ours"), ("dr", "AP at 0.5")] == pytest.approx(60)
+    assert "ours: bccd test/train, 24 of 24 runs" in table.title
+    assert plan_figures(replace(evidence, records={}), tmp_path) == {}

@@ -119,6 +119,33 @@ def test_the_ids_of_a_page_are_its_own_and_nothing_is_linked_from_outside(page):
     assert "<script" not in text
 
 
+def test_questions_have_sections_of_their_own(environment, data_folder, monkeypatch):
+    monkeypatch.setattr("drrepro.report.evidence.RESAMPLES", 50)
+    for name, seeds in (("thresholds", "0,1"), ("length", "0,1"), ("same", "range(4)")):
+        fake(environment, planning.plan_study(name, [f"seed={seeds}"]), robust, images=8)
+    report = ["--quiet", "--results", "results"]
+    (Path("results") / "bench").mkdir(parents=True)
+    (Path("results") / "bench" / "verdicts.csv").write_text("measured,seeds,of,per cent\n<i>covered,2,1000,95.0\n")
+    CliRunner().invoke(app, ["report", "html", *report], catch_exceptions=False)
+    text = Path("results/report.html").read_text()
+    sections = dict(re.findall(r'<section id="question-(\w+)".*?>(.*?)</section>', text, re.DOTALL))
+    assert list(sections) == ["figure1", "length", "same"]
+    assert "Are the densities compared alike?" in sections["figure1"]
+    assert "On digits, does not hold: DR separates the scores" in sections["figure1"]
+    assert sections["figure1"].count("<svg") == 1
+    assert "Is focal loss merely slower?" in sections["length"]
+    assert sections["length"].count("<svg") == 2
+    assert "length on digits with all metrics" in sections["length"]
+    assert "The AP of DR is above that of focal at every setting of steps." in sections["length"]
+    assert "&lt;i&gt;covered" in sections["same"]
+    tables = text[text.index('<section id="tables"') : text.index('<section id="question-figure1"')]
+    assert "length on digits" not in tables
+    rest = text[text.index('<section id="figures"') : text.index('<section id="detections"')]
+    assert rest.count("<svg") == 2  # AP against threshold, training
+    for question in ("figure1", "length", "same"):
+        assert f'<a href="#question-{question}">' in text
+
+
 def test_names_are_escaped(environment, data_folder):
     planned, configs = planning.plan_study("thresholds", ["data=voc_custom", "data.root='<b>&'"])
     fake(environment, (planned, configs), robust)

@@ -57,6 +57,7 @@ def test_every_study_that_is_shipped_plans_runs(name):
         ({"arms": {"focal": {**FOCAL, "at": {"8": ["seed=1"]}}}}, "arms.focal.at: 8 is none of settings"),
         ({"baseline": "dr"}, "baseline dr is none of arms"),
         ({"metrics": []}, "metrics: needs one at least"),
+        ({"metrics": ["AP at low"]}, "metrics: AP at low: needs a score threshold after at"),
         ({"number": 1}, "number: only the paper's own tables have one"),
         ({"colour": "red"}, "the study has no colour"),
         ({"axis": "evaluation.score_threshold", "settings": ["0.1"]}, "needs two score thresholds at least"),
