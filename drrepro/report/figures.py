@@ -101,8 +101,8 @@ def score_densities(records: list[tuple[str, Record]], style: Style) -> Figure:
 def _densities(ax: Axes, own: list[Density], decay: int, colour: str) -> None:
     # The few thousand foreground scores are smoothed over neighbouring bins, the millions of the others are not.
     for density, line in zip(own, cycle(("-", "--", ":"))):
-        label = "background" if len(own) == 1 else f"background, IoU < {density['bg_iou']:g}"
-        label += "" if decay == 1 else f", / {decay}"
+        label = "background" if decay == 1 else f"background / {decay}"
+        label += "" if len(own) == 1 else f", IoU < {density['bg_iou']:g}"
         background = _density(density["background"]) / decay
         _draw(ax, background, f"{label}, mean", mean_score(density["background"]), BACKGROUND, line)
     foreground = np.convolve(_density(own[0]["foreground"]), np.ones(SMOOTHING) / SMOOTHING, "same")
