@@ -79,23 +79,25 @@ class Claim:
     def decisions(self) -> list[Decision]:
         """What became of each part, as one of them all."""
         alone = [p_value(part.cell, Bounds(part.least, part.most)) for part in self.parts]
-        return [self._decision(i, p, alone) for i, p in enumerate(holm(alone))]
-
-    def _decision(self, i: int, corrected: float, alone: list[float]) -> Decision:
-        part, bounds = self.parts[i], Bounds(self.parts[i].least, self.parts[i].most)
-        value = part.cell.value
-        if math.isnan(value):
-            return Decision(NOT_RUN, math.nan)
-        if part.cell.n < 2:
-            return Decision(UNDECIDED, math.nan)
-        if corrected <= ALPHA:
-            return Decision(HOLDS if part.least <= value <= part.most else FAILS, corrected)
-        alpha = ALPHA / sum(p >= alone[i] for p in alone)  # of Holm's step that this part did not pass
-        seeds = seeds_for(part.cell, bounds.distance(value), alpha)
-        return Decision(UNDECIDED, corrected, detectable(part.cell, alpha), seeds)
+        corrected = holm(alone)
+        level = ALPHA / max(1, sum(p > ALPHA for p in corrected))  # of the step at which Holm's procedure stopped
+        return [_decide(part, p, level) for part, p in zip(self.parts, corrected, strict=True)]
 
     @property
     def verdict(self) -> str:
         """Of all parts: see the module."""
         own = {decision.verdict for decision in self.decisions}
         return next((v for v in (NOT_RUN, FAILS, UNDECIDED) if v in own), HOLDS)
+
+
+def _decide(part: Part, corrected: float, level: float) -> Decision:
+    """Return what became of a part by its corrected p; one that is not decided would have to be at ``level``."""
+    value = part.cell.value
+    if math.isnan(value):
+        return Decision(NOT_RUN, math.nan)
+    if part.cell.n < 2:
+        return Decision(UNDECIDED, math.nan)
+    if corrected <= ALPHA:
+        return Decision(HOLDS if part.least <= value <= part.most else FAILS, corrected)
+    seeds = seeds_for(part.cell, Bounds(part.least, part.most).distance(value), level)
+    return Decision(UNDECIDED, corrected, detectable(part.cell, level), seeds)

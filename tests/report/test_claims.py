@@ -267,6 +267,18 @@ def test_seeds_that_disagree_leave_a_claim_undecided(tmp_path):
     assert part.cell.sd == pytest.approx(0.06)
 
 
+def test_what_is_undecided_needs_more_seeds_than_there_are():
+    """Also the parts that would have passed, had Holm's procedure not stopped before."""
+    cells = [estimate([np.array([value + spread * k]) for k in (-1, 0, 1)]) for value, spread in ((1, 0.24), (1, 0.3))]
+    cells += [estimate([np.array([1.0 + 0.21 * k]) for k in (-1, 0, 1)])] * 2
+    found = Claim("", "", "", "", [Part("", cell, least=0, is_ap=False) for cell in cells])
+    assert {decision.verdict for decision in found.decisions} == {"undecided"}
+    assert p_value(cells[1], Bounds(0)) <= 0.05
+    for part, decision in zip(found.parts, found.decisions, strict=True):
+        assert decision.detectable > part.cell.value
+        assert decision.seeds > 3
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
