@@ -100,7 +100,7 @@ def _same(found: list[Evidence]) -> list[Floats]:
         for setting in evidence.study.settings
     ]
     if not runs or len(runs[0]) < 4:
-        raise UsageError(f"no four runs of the study {SAME} here; `drrepro sweep {SAME} seed=range(24)`")
+        raise UsageError(f"no four runs of the study {SAME} here; `drrepro sweep {SAME} seed=range(20)`")
     return runs[0]
 
 
