@@ -8,7 +8,7 @@ import pandas as pd
 
 from drrepro.errors import UsageError
 from drrepro.evaluation.bootstrap import RESAMPLES, draw_counts
-from drrepro.report.cells import Floats, estimate, images_and_own, mean_of
+from drrepro.report.cells import Floats, aligned, estimate, images_and_own, mean_of
 from drrepro.report.claim import ABOVE_ZERO
 from drrepro.report.decision import ALPHA, Bounds, holm, p_value
 from drrepro.report.evidence import Evidence
@@ -31,20 +31,24 @@ CASES: dict[str, Spread | None] = {  # of simulation; none: that of the runs at 
 def calibrate(found: list[Evidence], progress: Callable[[int, int], None]) -> pd.DataFrame:
     """Return a row for each question and number of seeds: of how many, and the rate in per cent.
 
+    What is simulated, and so covered, are differences, whose statistic is a mean over images.
+
     Raises UsageError where the evidence has no differences with several seeds, or no runs of the same recipe.
     """
     runs, measured = _same(found), spread(found)
+    groups = [n for n in SEEDS if 2 * n <= len(runs)]
     rows: list[dict[str, object]] = []
-    total = len(SEEDS) * len(CASES) + len(SEEDS) + 1
+    done, total = 0, len(SEEDS) * len(CASES) + len(groups)
     for case, own in CASES.items():
         for n in SEEDS:
             rows += simulated(case, own or measured, n)
-            progress(len(rows), total)
+            done += 1
+            progress(done, total)
     rows.append(_images_alone(runs))
-    for n in (one for one in SEEDS if 2 * one <= len(runs)):
+    for n in groups:
         rows.append(_false(runs, n))
-        progress(total - len(SEEDS) + n, total)
-    progress(total, total)
+        done += 1
+        progress(done, total)
     return pd.DataFrame(rows)
 
 
@@ -93,15 +97,16 @@ def simulated(case: str, own: Spread, n: int) -> list[dict[str, object]]:
 
 def _same(found: list[Evidence]) -> list[Floats]:
     """Return the AP of runs that differ in their seed alone, as measured and resampled."""
-    runs = [
+    settings = [
         list(evidence.measured(evidence.study.baseline, setting).values())
         for evidence in found
         if evidence.plan.study and evidence.study.name == SAME
         for setting in evidence.study.settings
     ]
-    if not runs or len(runs[0]) < 4:
+    runs = max(settings, key=len, default=[])
+    if len(runs) < 4:
         raise UsageError(f"no four runs of the study {SAME} here; `drrepro sweep {SAME} seed=range(20)`")
-    return runs[0]
+    return list(aligned(runs))
 
 
 def _false(runs: list[Floats], n: int) -> dict[str, object]:
@@ -111,7 +116,7 @@ def _false(runs: list[Floats], n: int) -> dict[str, object]:
         chosen = rng.permutation(len(runs))[: 2 * n]
         pairs = zip(chosen[:n], chosen[n:], strict=True)
         wrong += p_value(mean_of([runs[i] - runs[j] for i, j in pairs]), ABOVE) <= ALPHA
-    return _row(f"false verdicts on groups of {len(runs)} runs of one recipe", n, GROUPS, wrong)
+    return {**_row(f"false verdicts on regroupings of {len(runs)} runs of one recipe", n, GROUPS, wrong), "±": None}
 
 
 def _images_alone(runs: list[Floats]) -> dict[str, object]:
@@ -119,8 +124,11 @@ def _images_alone(runs: list[Floats]) -> dict[str, object]:
     pairs = [runs[i] - runs[j] for j in range(len(runs)) for i in range(j)]
     cells = [estimate([pair]) for pair in pairs]
     apart = sum(cell.low > 0 or cell.high < 0 for cell in cells)
-    return _row(f"pairs of {len(runs)} runs of one recipe apart by images alone", 1, len(pairs), apart)
+    return {**_row(f"pairs of {len(runs)} runs of one recipe apart by images alone", 1, len(pairs), apart), "±": None}
 
 
 def _row(what: str, n: int, of: int, count: int) -> dict[str, object]:
-    return {"measured": what, "seeds": n, "of": of, "per cent": round(100 * count / of, 1)}
+    """Return a rate with twice its standard error, which those that share runs are without."""
+    rate = count / of
+    error = 2 * math.sqrt(rate * (1 - rate) / of)
+    return {"measured": what, "seeds": n, "of": of, "per cent": round(100 * rate, 1), "±": round(100 * error, 1)}

@@ -6,17 +6,19 @@ several: the chance that any of them is wrongly decided stays at 5%.
 """
 
 import math
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import chdtri, ndtr
 
 from drrepro.report.cells import Cell
 
 ALPHA = 0.05
 POWER = 0.8  # the chance of seeing a difference that is called seen
 MOST_SEEDS = 1000  # that are thought of
-Z = NormalDist().inv_cdf(POWER)
+NODES = 40  # of the spread that seeds may have
+THIN = 10  # resamples that one stands for, where many quantiles are asked for
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,31 @@ def holm(p_values: list[float]) -> list[float]:
 def detectable(cell: Cell, alpha: float, n: int | None = None) -> float:
     """Return the smallest difference from a bound that ``n`` seeds, by default those of the cell, see with POWER.
 
-    See: decide at ``alpha``. NaN where the spread over seeds is not known.
+    See: decide at ``alpha``, by the spread that they will have, of which that of the cell is taken for the true one.
+    NaN where it is not known.
     """
     n = n or cell.n
-    if n < 2 or math.isnan(cell.sd):
+    if cell.n < 2 or n < 2 or math.isnan(cell.sd):
         return math.nan
-    low, high = cell.interval(1 - alpha, n)
-    images = float(np.nanvar(cell.images)) if len(cell.images) else 0.0
-    return (high - low) / 2 + Z * math.sqrt(cell.sd**2 / n + images)
+    images = np.sort(cell.images[~np.isnan(cell.images)])[THIN // 2 :: THIN]  # enough for a quantile
+    error = math.hypot(cell.sd / math.sqrt(n), float(images.std()) if len(images) else 0.0)
+    spreads = cell.sd * np.sqrt(chdtri(n - 1, 1 - (np.arange(NODES) + 0.5) / NODES) / (n - 1))
+    reaches = np.array([_reach(replace(cell, sd=float(sd), n=n, images=images), alpha) for sd in spreads])
+    if not error:
+        return float(reaches.max())
+
+    def power(difference: float) -> float:
+        return float(ndtr((difference - reaches) / error).mean())
+
+    highest = float(reaches.max()) + 10 * error
+    found: float = brentq(lambda difference: power(difference) - POWER, -10 * error, highest)
+    return found
+
+
+def _reach(cell: Cell, alpha: float) -> float:
+    """Return half the width of the interval."""
+    low, high = cell.interval(1 - alpha)
+    return (high - low) / 2
 
 
 def seeds_for(cell: Cell, difference: float, alpha: float) -> int | None:
@@ -78,3 +97,14 @@ def seeds_for(cell: Cell, difference: float, alpha: float) -> int | None:
         middle = (fewest + enough) // 2
         fewest, enough = (fewest, middle) if detectable(cell, alpha, middle) <= difference else (middle, enough)
     return enough
+
+
+def what_decides(cell: Cell, difference: float, alpha: float) -> str:
+    """Return what it takes to see a difference from a bound, in words."""
+    if cell.n < 2:
+        return "more seeds"
+    seeds = seeds_for(cell, difference, alpha)
+    if seeds is not None:
+        return f"{seeds} seeds"
+    images = replace(cell, sd=0.0)
+    return "more test images" if _reach(images, alpha) > difference else f"more than {MOST_SEEDS} seeds"

@@ -25,6 +25,9 @@ SURE_NOTE = (
 )
 
 
+UNASKED = "Not asked yet: drrepro bench verdicts --results {results}, then this page again."
+
+
 @dataclass
 class Question:
     """A section: what it asks, and what answers it. Figures are (data, name, caption, SVG)."""
@@ -53,13 +56,13 @@ def answered(
         own = questions.setdefault(study.question, Question(f"question-{study.name}", study.question))
         own.tables.append(table)
         own.notes += [finding(claim) for claim in claims if claim.place == study.title and claim.data == data]
-        names = [name for name in figures.get(data, {}) if name.startswith(f"{study.name}-")]
-        own.figures += [(data, name, *figures[data].pop(name)) for name in names]
+        names = [f"{study.name}-{figure}" for figure in study.figures]
+        own.figures += [(data, name, *figures[data].pop(name)) for name in names if name in figures.get(data, {})]
         if study.name == SAME:
-            own.notes.append(SURE_NOTE)
             own.frame = _calibration(results)
-    alike = _alike(claims, figures)
-    return ([alike] if alike.figures else []) + list(questions.values())
+            own.notes.append(SURE_NOTE if own.frame is not None else UNASKED.format(results=results))
+    compared = any("background of IoU" in part.what for claim in claims for part in claim.parts)
+    return ([_alike(claims, figures)] if compared else []) + list(questions.values())
 
 
 def _alike(claims: list[Claim], figures: dict[str, dict[str, tuple[str, Any]]]) -> Question:

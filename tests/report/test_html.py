@@ -191,7 +191,7 @@ def test_tables_have_headers_for_every_cell_and_pictures_have_words(opened):
     assert tab.evaluate("[...document.images].every(i => i.alt && i.complete && i.naturalWidth > 0)")
     assert tab.evaluate("document.images.length") > 3
     assert tab.get_by_role("img").count() >= 8 + 3
-    assert tab.get_by_role("heading", level=2).count() == 7
+    assert tab.get_by_role("heading", level=2).count() == 8
 
 
 def test_everything_is_reached_with_the_keyboard(opened):
