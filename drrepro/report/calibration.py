@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from drrepro.errors import UsageError
-from drrepro.evaluation.bootstrap import RESAMPLES, draw_counts
+from drrepro.evaluation.bootstrap import draw_counts
 from drrepro.report.cells import Floats, aligned, estimate, images_and_own, mean_of
 from drrepro.report.claim import ABOVE_ZERO
 from drrepro.report.decision import ALPHA, Bounds, holm, p_value
@@ -15,11 +15,11 @@ from drrepro.report.evidence import Evidence
 from drrepro.text import percent
 
 SEEDS = (2, 3, 5, 10)
-SIMULATED = 1000  # differences, for each number of seeds
+SIMULATED = 2000  # differences, for each number of seeds
 PARTS = 5  # of a simulated claim, as many as Table 2 has
-GROUPS = 500  # pairs of groups of the same recipe's runs, for each number of seeds
+GROUPS = 2000  # pairs of groups of the same recipe's runs, for each number of seeds
 SAME = "same"  # the study of runs that differ in their seed alone
-IMAGES = 400
+IMAGES, DRAWN = 100, 400  # of a simulated test set, and its resamples
 ABOVE = Bounds(least=ABOVE_ZERO)
 Spread = tuple[float, float, float]  # standard deviations: of seeds, of images for all seeds, of images for each seed
 CASES: dict[str, Spread | None] = {  # of simulation; none: that of the runs at hand
@@ -46,7 +46,7 @@ def calibrate(found: list[Evidence], progress: Callable[[int, int], None]) -> pd
             progress(done, total)
     rows.append(_images_alone(runs))
     for n in groups:
-        rows.append(_false(runs, n))
+        rows += _false(runs, n)
         done += 1
         progress(done, total)
     return pd.DataFrame(rows)
@@ -76,7 +76,7 @@ def _differences(found: list[Evidence]) -> Iterator[list[Floats]]:
 
 def simulated(case: str, own: Spread, n: int) -> list[dict[str, object]]:
     """Return the coverage of the 95% interval of a difference that is known, and false verdicts of several parts."""
-    rng, draws = np.random.default_rng(n), draw_counts(IMAGES, RESAMPLES) / IMAGES
+    rng, draws = np.random.default_rng(n), draw_counts(IMAGES, DRAWN) / IMAGES
     p_values = []
     for _ in range(SIMULATED):
         of_seed = rng.normal(0, own[0], (n, 1))
@@ -109,14 +109,18 @@ def _same(found: list[Evidence]) -> list[Floats]:
     return list(aligned(runs))
 
 
-def _false(runs: list[Floats], n: int) -> dict[str, object]:
-    """Return how often n of the runs are said to be above or below n others."""
-    rng, wrong = np.random.default_rng(n), 0
+def _false(runs: list[Floats], n: int) -> list[dict[str, object]]:
+    """Return how often n of the runs are said to differ from n others, and how often that "above" holds."""
+    rng, differ, above = np.random.default_rng(n), 0, 0
     for _ in range(GROUPS):
         chosen = rng.permutation(len(runs))[: 2 * n]
-        pairs = zip(chosen[:n], chosen[n:], strict=True)
-        wrong += p_value(mean_of([runs[i] - runs[j] for i, j in pairs]), ABOVE) <= ALPHA
-    return {**_row(f"false verdicts on regroupings of {len(runs)} runs of one recipe", n, GROUPS, wrong), "±": None}
+        cell = mean_of([runs[i] - runs[j] for i, j in zip(chosen[:n], chosen[n:], strict=True)])
+        decided = p_value(cell, ABOVE) <= ALPHA
+        differ += decided
+        above += decided and cell.value > 0
+    what = f"regroupings of {len(runs)} runs of one recipe"
+    rows = [(f"{what}: said to be above or below", differ), (f"{what}: said to be above", above)]
+    return [{**_row(name, n, GROUPS, count), "±": ""} for name, count in rows]
 
 
 def _images_alone(runs: list[Floats]) -> dict[str, object]:
@@ -124,11 +128,11 @@ def _images_alone(runs: list[Floats]) -> dict[str, object]:
     pairs = [runs[i] - runs[j] for j in range(len(runs)) for i in range(j)]
     cells = [estimate([pair]) for pair in pairs]
     apart = sum(cell.low > 0 or cell.high < 0 for cell in cells)
-    return {**_row(f"pairs of {len(runs)} runs of one recipe apart by images alone", 1, len(pairs), apart), "±": None}
+    return {**_row(f"pairs of {len(runs)} runs of one recipe apart by images alone", 1, len(pairs), apart), "±": ""}
 
 
 def _row(what: str, n: int, of: int, count: int) -> dict[str, object]:
     """Return a rate with twice its standard error, which those that share runs are without."""
     rate = count / of
     error = 2 * math.sqrt(rate * (1 - rate) / of)
-    return {"measured": what, "seeds": n, "of": of, "per cent": round(100 * rate, 1), "±": round(100 * error, 1)}
+    return {"measured": what, "seeds": n, "of": of, "per cent": f"{100 * rate:.1f}", "±": f"{100 * error:.1f}"}

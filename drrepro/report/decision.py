@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import chdtri, ndtr
+from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
-from drrepro.report.cells import Cell
+from drrepro.report.cells import Cell, Floats
 
 ALPHA = 0.05
 POWER = 0.8  # the chance of seeing a difference that is called seen
 MOST_SEEDS = 1000  # that are thought of
-NODES = 40  # of the spread that seeds may have
-THIN = 10  # resamples that one stands for, where many quantiles are asked for
+NODES = 16  # of the distribution of the spread that seeds will have
+POINTS = 32  # that stand for the resamples, where many quantiles are asked for
+BISECTIONS = 30
 
 
 @dataclass(frozen=True)
@@ -64,25 +65,33 @@ def detectable(cell: Cell, alpha: float, n: int | None = None) -> float:
     n = n or cell.n
     if cell.n < 2 or n < 2 or math.isnan(cell.sd):
         return math.nan
-    images = np.sort(cell.images[~np.isnan(cell.images)])[THIN // 2 :: THIN]  # enough for a quantile
-    error = math.hypot(cell.sd / math.sqrt(n), float(images.std()) if len(images) else 0.0)
-    spreads = cell.sd * np.sqrt(chdtri(n - 1, 1 - (np.arange(NODES) + 0.5) / NODES) / (n - 1))
-    reaches = np.array([_reach(replace(cell, sd=float(sd), n=n, images=images), alpha) for sd in spreads])
+    images = np.sort(cell.images[~np.isnan(cell.images)])
+    images = images - images.mean() if len(images) else np.zeros(1)
+    error = math.hypot(cell.sd / math.sqrt(n), float(images.std()))
     if not error:
-        return float(reaches.max())
+        return 0.0
+    share, weight = np.polynomial.legendre.leggauss(NODES)  # over the spread's distribution, from 0 to 1
+    spreads = cell.sd * np.sqrt(chdtri(n - 1, (1 - share) / 2) / (n - 1))
+    reaches = _reaches(np.quantile(images, (np.arange(POINTS) + 0.5) / POINTS), spreads / math.sqrt(n), n, alpha)
 
-    def power(difference: float) -> float:
-        return float(ndtr((difference - reaches) / error).mean())
+    def lacks(difference: float) -> float:
+        return float(ndtr((difference - reaches) / error) @ weight) / 2 - POWER
 
-    highest = float(reaches.max()) + 10 * error
-    found: float = brentq(lambda difference: power(difference) - POWER, -10 * error, highest)
-    return found
+    return float(brentq(lacks, -10 * error, float(reaches.max()) + 10 * error))
 
 
-def _reach(cell: Cell, alpha: float) -> float:
-    """Return half the width of the interval."""
-    low, high = cell.interval(1 - alpha)
-    return (high - low) / 2
+def _reaches(images: Floats, errors: Floats, n: int, alpha: float) -> Floats:
+    """Return by standard error of the seeds how far the interval reaches on either side, on average, by bisection."""
+    most = float(stdtrit(n - 1, 1 - alpha / 2)) * errors + np.abs(images).max()
+    low: Floats = np.zeros_like(errors)
+    high: Floats = most
+    scale = np.maximum(errors, 1e-12)[:, None]
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        outside = [stdtr(n - 1, (sign * images - middle[:, None]) / scale).mean(axis=1) for sign in (-1, 1)]
+        wide = np.mean(outside, axis=0) < alpha / 2
+        low, high = np.where(wide, low, middle), np.where(wide, middle, high)
+    return high
 
 
 def seeds_for(cell: Cell, difference: float, alpha: float) -> int | None:
@@ -106,5 +115,5 @@ def what_decides(cell: Cell, difference: float, alpha: float) -> str:
     seeds = seeds_for(cell, difference, alpha)
     if seeds is not None:
         return f"{seeds} seeds"
-    images = replace(cell, sd=0.0)
-    return "more test images" if _reach(images, alpha) > difference else f"more than {MOST_SEEDS} seeds"
+    low, high = replace(cell, sd=0.0).interval(1 - alpha)
+    return "more test images" if (high - low) / 2 > difference else f"more than {MOST_SEEDS} seeds"

@@ -35,7 +35,7 @@ def make(runs, spread):
 
 def test_intervals_cover_and_verdicts_on_the_same_recipe_are_rarely_false(tmp_path):
     frame = calibration.calibrate(make(tmp_path, 0.05), lambda done, total: None)
-    rates = frame.set_index(["measured", "seeds"])["per cent"]
+    rates = frame.set_index(["measured", "seeds"])["per cent"].astype(float)
     for case in calibration.CASES:
         for n in (2, 3, 5, 10):
             assert 90 <= rates[f"intervals that cover the true difference, {case}", n] <= 100
@@ -45,7 +45,9 @@ def test_intervals_cover_and_verdicts_on_the_same_recipe_are_rarely_false(tmp_pa
             )
             assert rates[holm, n] <= rates[alone, n]
     assert rates["the same without Holm's correction, spread as in the runs"].mean() > 10
-    assert list(rates["false verdicts on regroupings of 8 runs of one recipe"].index) == [2, 3]  # as many as there are
+    regrouped = rates["regroupings of 8 runs of one recipe: said to be above or below"]
+    assert list(regrouped.index) == [2, 3]  # as many as there are
+    assert (rates["regroupings of 8 runs of one recipe: said to be above"] <= regrouped).all()
     assert rates["pairs of 8 runs of one recipe apart by images alone", 1] > 0
 
 
@@ -53,9 +55,9 @@ def test_intervals_cover_and_verdicts_on_the_same_recipe_are_rarely_false(tmp_pa
 def test_intervals_cover_what_they_say_where_seeds_alone_vary(n, monkeypatch):
     monkeypatch.setattr(calibration, "SIMULATED", 2000)
     covered, false, alone = calibration.simulated("seeds", (1.0, 1e-9, 1e-9), n)
-    assert covered["per cent"] == pytest.approx(95, abs=1.5)
-    assert false["per cent"] == pytest.approx(5, abs=2.5)
-    assert alone["per cent"] == pytest.approx(100 * (1 - 0.95**5), abs=5)
+    assert float(covered["per cent"]) == pytest.approx(95, abs=1.5)
+    assert float(false["per cent"]) == pytest.approx(5, abs=2.5)
+    assert float(alone["per cent"]) == pytest.approx(100 * (1 - 0.95**5), abs=5)
 
 
 def test_runs_without_matches_are_compared_by_what_all_have(tmp_path):
@@ -63,7 +65,9 @@ def test_runs_without_matches_are_compared_by_what_all_have(tmp_path):
     same = next(evidence for evidence in found if evidence.study.name == "same")
     same.resampled[same.plan.run_ids[0]] = {}
     frame = calibration.calibrate(found, lambda done, total: None).set_index("measured")
-    assert frame.loc["pairs of 8 runs of one recipe apart by images alone", "per cent"] == 0  # nothing is known of them
+    assert (
+        frame.loc["pairs of 8 runs of one recipe apart by images alone", "per cent"] == "0.0"
+    )  # nothing is known of them
 
 
 def test_the_spread_of_differences_is_that_of_seeds_and_images(tmp_path):
