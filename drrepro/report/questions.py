@@ -67,7 +67,9 @@ def answered(
 
 def _alike(claims: list[Claim], figures: dict[str, dict[str, tuple[str, Any]]]) -> Question:
     """Return the question of Figure 1."""
-    notes = [ALIKE_NOTE, *(f"On {c.data}, {finding(c)}" for c in claims if c.name == "separation" and c.data)]
+    asked = [claim for claim in claims if claim.name == "separation" and claim.data]
+    notes = [ALIKE_NOTE, *dict.fromkeys(claim.sentence for claim in asked)]
+    notes += [f"On {claim.data}: {claim.verdict}; the numbers stand under Claims." for claim in asked]
     drawn = [(data, "figure1", *own.pop("figure1")) for data, own in figures.items() if "figure1" in own]
     return Question("question-figure1", ALIKE, notes, drawn)
 
@@ -75,4 +77,4 @@ def _alike(claims: list[Claim], figures: dict[str, dict[str, tuple[str, Any]]]) 
 def _calibration(results: Path) -> pd.DataFrame | None:
     """Return what `drrepro bench verdicts` wrote, if it was asked."""
     path = results / f"{CALIBRATION}.csv"
-    return pd.read_csv(path, dtype=str) if path.is_file() else None
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else None
