@@ -121,7 +121,7 @@ def bench_losses(
 @command(app, "verdicts")
 def bench_verdicts(
     out: Output,
-    results: Annotated[Path, typer.Option(help="The folder of results whose evidence is asked.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="The results that are asked, and written to.")] = REPRODUCED,
 ) -> None:
     """How far verdicts can be trusted: what intervals cover, and how often a verdict is false where nothing differs.
 

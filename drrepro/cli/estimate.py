@@ -50,7 +50,7 @@ def _print(found: "Forecast", jobs: int) -> None:
         "disk_mb": "MB",
     }
     console.print_plain(
-        "images, steps and time to go; a few images timed on this machine, nothing written", frame.rename(columns=names)
+        "images, steps and time to go; a few images timed on this machine, nothing run", frame.rename(columns=names)
     )
     seconds, disk = sum(row.seconds for row in rows), sum(row.disk_mb for row in rows)
     threads = f"{found.threads} thread{'s' * (found.threads > 1)} each"

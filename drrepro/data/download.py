@@ -130,12 +130,13 @@ def _unpack(archive: Archive, path: Path, aside: Path, url: str, report: Report)
 
 
 def contents_sha256(folder: Path) -> str:
-    """Return the sha256 over the names, relative to ``folder``, and the bytes of its files, sorted by name."""
+    """Return the sha256 over the files of ``folder``, sorted by name: of each its name, its size and its bytes."""
     digest = hashlib.sha256()
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     for name, path in sorted(files.items()):
-        digest.update(name.encode())
-        digest.update(path.read_bytes())
+        content = path.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 

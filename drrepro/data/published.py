@@ -55,7 +55,7 @@ BCCD = (
         None,
         "BCCD_Dataset-master/BCCD",
         ("Annotations", "ImageSets/Main", "JPEGImages"),
-        "02dccaf289a4074b40fd960d6893d54aceb36bfbb02d8550ebb4db2df094367a",
+        "949554629eeca49dcde5769d41eec538f3e700bf73f741bb865d0e49b2087dd1",
     ),
 )
 # Data set: its folder under $DRREPRO_DATA, and its archives. test-dev lies beside the other splits of COCO.

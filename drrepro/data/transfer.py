@@ -75,6 +75,7 @@ def _transfer(url: str, part: Path, version: Path, size: int, report: Report, ex
                 have += file.write(chunk)
                 if have > size:
                     part.unlink()
+                    version.unlink()
                     raise RunError(f"{url}: has more than the {size:,} bytes expected; choose another --mirror")
                 report_bytes(report, f"fetch {part.stem}", have, end or size)
     if end is not None and have < end:

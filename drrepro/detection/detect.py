@@ -1,7 +1,6 @@
 """Run a detector over a data set: one forward pass for every score threshold and every NMS IoU."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from drrepro.models.anchors import match
 from drrepro.models.postprocess import Detections
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
+from drrepro.schema.model import MatcherConfig
 
 Counts = dict[Matcher, dict[int, npt.NDArray[np.int32]]]  # by image id: (2, FINE), background and foreground
 
@@ -83,7 +83,8 @@ def _count(counts: Counts, scores: Tensor, batch: Batch, anchors: Tensor, config
     classes = torch.arange(1, scores.shape[2] + 1, device=scores.device)
     bins = [torch.bucketize(own, edges, right=True, out_int32=True) for own in scores]  # by image: it is the memory
     for (fg_iou, bg_iou), own in counts.items():
-        labels, _ = match(anchors, batch.boxes, batch.labels, replace(config.matcher, fg_iou=fg_iou, bg_iou=bg_iou))
+        matcher = MatcherConfig(fg_iou, bg_iou)  # with low-quality matches, as both recipes have them [M]
+        labels, _ = match(anchors, batch.boxes, batch.labels, matcher)
         for sample, of_image, found in zip(batch.samples, labels, bins, strict=True):
             place = found + FINE * (of_image[:, None] == classes)
             place = torch.where((of_image < 0)[:, None], 2 * FINE, place).flatten()  # ignored

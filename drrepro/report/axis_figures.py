@@ -12,6 +12,7 @@ from drrepro.report.cells import Cell, aligned, estimate
 from drrepro.report.evidence import Evidence
 from drrepro.report.style import Style
 from drrepro.runs.records import Record
+from drrepro.studies.study import split_metric
 from drrepro.text import percent
 
 AXES = {  # what the axis of a study is called
@@ -71,7 +72,9 @@ def overfitting(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
 
     A detector that is sure of what it finds loses nothing; the thresholds are those of the study's metrics.
     """
-    lowest, highest = sorted(metric for metric in evidence.study.metrics if " at " in metric)
+    lowest, highest = sorted(
+        (m for m in evidence.study.metrics if " at " in m), key=lambda m: split_metric(m)[1] or 0.0
+    )
     figure, axes = canvas(1, 1, (5.6, 3.8))
     ax, drawn = axes[0][0], False
     for arm in evidence.study.arms:
@@ -96,9 +99,12 @@ def overfitting(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
 
 
 def _epochs(evidence: Evidence, record: Record) -> float:
-    """Return how often each image was trained on, by this run or by the one whose weights it evaluates again."""
+    """Return how often each image was trained on, by this run or by the one whose weights it evaluates again.
+
+    NaN, which is not drawn, where that one is not of the plan.
+    """
     source = str(record["config"].get("weights")).removeprefix("run:")
-    trained = evidence.records.get(source, record)
+    trained = record if record["config"]["schedule"]["steps"] else evidence.records.get(source, record)
     schedule, images = trained["config"]["schedule"], trained["data"]["train_images"]
     return schedule["steps"] * schedule["images_per_step"] / images if images else float("nan")
 

@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 
 from drrepro.errors import UsageError
-from drrepro.evaluation.bootstrap import RESAMPLES, draw_counts
-from drrepro.report.cells import Floats, estimate, images_and_own, mean_of
+from drrepro.evaluation.bootstrap import draw_counts
+from drrepro.report.cells import Floats, aligned, estimate, images_and_own, mean_of
 from drrepro.report.claim import ABOVE_ZERO
 from drrepro.report.decision import ALPHA, Bounds, holm, p_value
 from drrepro.report.evidence import Evidence
 from drrepro.text import percent
 
 SEEDS = (2, 3, 5, 10)
-SIMULATED = 1000  # differences, for each number of seeds
+SIMULATED = 2000  # differences, for each number of seeds
 PARTS = 5  # of a simulated claim, as many as Table 2 has
-GROUPS = 500  # pairs of groups of the same recipe's runs, for each number of seeds
+GROUPS = 2000  # pairs of groups of the same recipe's runs, for each number of seeds
 SAME = "same"  # the study of runs that differ in their seed alone
-IMAGES = 400
+IMAGES, DRAWN = 100, 400  # of a simulated test set, and its resamples
 ABOVE = Bounds(least=ABOVE_ZERO)
 Spread = tuple[float, float, float]  # standard deviations: of seeds, of images for all seeds, of images for each seed
 CASES: dict[str, Spread | None] = {  # of simulation; none: that of the runs at hand
@@ -31,20 +31,24 @@ CASES: dict[str, Spread | None] = {  # of simulation; none: that of the runs at 
 def calibrate(found: list[Evidence], progress: Callable[[int, int], None]) -> pd.DataFrame:
     """Return a row for each question and number of seeds: of how many, and the rate in per cent.
 
+    What is simulated, and so covered, are differences, whose statistic is a mean over images.
+
     Raises UsageError where the evidence has no differences with several seeds, or no runs of the same recipe.
     """
     runs, measured = _same(found), spread(found)
+    groups = [n for n in SEEDS if 2 * n <= len(runs)]
     rows: list[dict[str, object]] = []
-    total = len(SEEDS) * len(CASES) + len(SEEDS) + 1
+    done, total = 0, len(SEEDS) * len(CASES) + len(groups)
     for case, own in CASES.items():
         for n in SEEDS:
             rows += simulated(case, own or measured, n)
-            progress(len(rows), total)
+            done += 1
+            progress(done, total)
     rows.append(_images_alone(runs))
-    for n in (one for one in SEEDS if 2 * one <= len(runs)):
-        rows.append(_false(runs, n))
-        progress(total - len(SEEDS) + n, total)
-    progress(total, total)
+    for n in groups:
+        rows += _false(runs, n)
+        done += 1
+        progress(done, total)
     return pd.DataFrame(rows)
 
 
@@ -72,7 +76,7 @@ def _differences(found: list[Evidence]) -> Iterator[list[Floats]]:
 
 def simulated(case: str, own: Spread, n: int) -> list[dict[str, object]]:
     """Return the coverage of the 95% interval of a difference that is known, and false verdicts of several parts."""
-    rng, draws = np.random.default_rng(n), draw_counts(IMAGES, RESAMPLES) / IMAGES
+    rng, draws = np.random.default_rng(n), draw_counts(IMAGES, DRAWN) / IMAGES
     p_values = []
     for _ in range(SIMULATED):
         of_seed = rng.normal(0, own[0], (n, 1))
@@ -93,25 +97,30 @@ def simulated(case: str, own: Spread, n: int) -> list[dict[str, object]]:
 
 def _same(found: list[Evidence]) -> list[Floats]:
     """Return the AP of runs that differ in their seed alone, as measured and resampled."""
-    runs = [
+    settings = [
         list(evidence.measured(evidence.study.baseline, setting).values())
         for evidence in found
         if evidence.plan.study and evidence.study.name == SAME
         for setting in evidence.study.settings
     ]
-    if not runs or len(runs[0]) < 4:
-        raise UsageError(f"no four runs of the study {SAME} here; `drrepro sweep {SAME} seed=range(24)`")
-    return runs[0]
+    runs = max(settings, key=len, default=[])
+    if len(runs) < 4:
+        raise UsageError(f"no four runs of the study {SAME} here; `drrepro sweep {SAME} seed=range(20)`")
+    return list(aligned(runs))
 
 
-def _false(runs: list[Floats], n: int) -> dict[str, object]:
-    """Return how often n of the runs are said to be above or below n others."""
-    rng, wrong = np.random.default_rng(n), 0
+def _false(runs: list[Floats], n: int) -> list[dict[str, object]]:
+    """Return how often n of the runs are said to differ from n others, and how often that "above" holds."""
+    rng, differ, above = np.random.default_rng(n), 0, 0
     for _ in range(GROUPS):
         chosen = rng.permutation(len(runs))[: 2 * n]
-        pairs = zip(chosen[:n], chosen[n:], strict=True)
-        wrong += p_value(mean_of([runs[i] - runs[j] for i, j in pairs]), ABOVE) <= ALPHA
-    return _row(f"false verdicts on groups of {len(runs)} runs of one recipe", n, GROUPS, wrong)
+        cell = mean_of([runs[i] - runs[j] for i, j in zip(chosen[:n], chosen[n:], strict=True)])
+        decided = p_value(cell, ABOVE) <= ALPHA
+        differ += decided
+        above += decided and cell.value > 0
+    what = f"regroupings of {len(runs)} runs of one recipe"
+    rows = [(f"{what}: said to be above or below", differ), (f"{what}: said to be above", above)]
+    return [{**_row(name, n, GROUPS, count), "±": ""} for name, count in rows]
 
 
 def _images_alone(runs: list[Floats]) -> dict[str, object]:
@@ -119,8 +128,11 @@ def _images_alone(runs: list[Floats]) -> dict[str, object]:
     pairs = [runs[i] - runs[j] for j in range(len(runs)) for i in range(j)]
     cells = [estimate([pair]) for pair in pairs]
     apart = sum(cell.low > 0 or cell.high < 0 for cell in cells)
-    return _row(f"pairs of {len(runs)} runs of one recipe apart by images alone", 1, len(pairs), apart)
+    return {**_row(f"pairs of {len(runs)} runs of one recipe apart by images alone", 1, len(pairs), apart), "±": ""}
 
 
 def _row(what: str, n: int, of: int, count: int) -> dict[str, object]:
-    return {"measured": what, "seeds": n, "of": of, "per cent": round(100 * count / of, 1)}
+    """Return a rate with twice its standard error, which those that share runs are without."""
+    rate = count / of
+    error = 2 * math.sqrt(rate * (1 - rate) / of)
+    return {"measured": what, "seeds": n, "of": of, "per cent": f"{100 * rate:.1f}", "±": f"{100 * error:.1f}"}

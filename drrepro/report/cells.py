@@ -101,12 +101,16 @@ def mean_of(measured: list[Floats]) -> Cell:
 def _of_images(errors: Floats) -> Floats:
     """Return by resample what the images, the same for all seeds, add to the error of the mean; ``errors`` (n, B).
 
-    Of what resampling shows, a part is each seed's own: how well that detector does on these very images. The spread
-    over the seeds has it already. What is common to them is the covariance between seeds, so the mean of ``errors`` is
-    shrunk to that variance.
+    AP of a resample is too high on average, since images that are drawn twice agree with themselves: the errors are
+    centred, or the interval would lie as much too high as the bias is. Of what resampling shows, a part is each seed's
+    own: how well that detector does on these very images. The spread over the seeds has it already. What is common to
+    them is the covariance between seeds, so the mean of ``errors`` is shrunk to that variance.
     """
+    if errors.shape[1] == 0:
+        return errors.mean(axis=0)  # type: ignore[no-any-return]
     mean: Floats = errors.mean(axis=0)
-    if len(errors) == 1 or errors.shape[1] == 0:
+    mean = mean - np.nanmean(mean)
+    if len(errors) == 1:
         return mean
     whole, (common, _) = float(np.nanvar(mean)), images_and_own(errors)
     shrunk: Floats = mean * (math.sqrt(common / whole) if whole else 1.0)

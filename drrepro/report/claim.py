@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from drrepro.report.cells import Cell
-from drrepro.report.decision import ALPHA, POWER, Bounds, detectable, holm, p_value, seeds_for
+from drrepro.report.decision import ALPHA, POWER, Bounds, detectable, holm, p_value, what_decides
 from drrepro.text import percent
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
@@ -57,12 +57,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a part: its verdict and corrected p; where undecided, the difference seen and the seeds needed."""
+    """What became of a part: verdict and corrected p; where undecided, the difference seen and what would decide."""
 
     verdict: str
     p: float
     detectable: float = math.nan
-    seeds: int | None = None  # None: see `seeds_for`
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,8 @@ def _decide(part: Part, corrected: float, level: float) -> Decision:
     value = part.cell.value
     if math.isnan(value):
         return Decision(NOT_RUN, math.nan)
-    if part.cell.n < 2:
-        return Decision(UNDECIDED, math.nan)
     if corrected <= ALPHA:
         return Decision(HOLDS if part.least <= value <= part.most else FAILS, corrected)
-    seeds = seeds_for(part.cell, Bounds(part.least, part.most).distance(value), level)
-    return Decision(UNDECIDED, corrected, detectable(part.cell, level), seeds)
+    needs = what_decides(part.cell, Bounds(part.least, part.most).distance(value), level)
+    p = corrected if part.cell.n > 1 else math.nan
+    return Decision(UNDECIDED, p, detectable(part.cell, level), needs)

@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from drrepro.report.cells import interval_text
-from drrepro.report.claim import RULE, UNDECIDED, Claim, Decision, Part
-from drrepro.report.decision import MOST_SEEDS
+from drrepro.report.claim import RULE, Claim, Decision, Part
 from drrepro.text import number_text, percent
 
 
@@ -42,12 +41,10 @@ def p_text(p: float) -> str:
 
 def to_decide(part: Part, decision: Decision) -> str:
     """Return the smallest difference that was to be seen and the seeds that would decide; empty where it is decided."""
-    if decision.verdict != UNDECIDED:
-        return ""
-    if part.cell.n < 2:
-        return "more seeds"
-    seen = number_text(percent(decision.detectable) if part.is_ap else decision.detectable, part.digits)
-    return f"sees {seen}; {'more than ' if decision.seeds is None else ''}{decision.seeds or MOST_SEEDS} seeds"
+    if math.isnan(decision.detectable):
+        return decision.needs
+    seen = percent(decision.detectable) if part.is_ap else decision.detectable
+    return f"sees {number_text(seen, part.digits)}; {decision.needs}"
 
 
 def finding(claim: Claim) -> str:
@@ -80,7 +77,7 @@ def _part_as_json(part: Part, decision: Decision) -> dict[str, Any]:
     seen = percent(decision.detectable) if part.is_ap else decision.detectable
     numbers = {
         **{key: getattr(cell, key) for key in ("value", "sd", "n", "low", "high", "basis")},
-        **{"paper": cell.published, "p": decision.p, "detectable": seen, "seeds_to_decide": decision.seeds},
+        **{"paper": cell.published, "p": decision.p, "detectable": seen, "to_decide": decision.needs},
     }
     finite = {key: _rounded(value) if isinstance(value, float) else value for key, value in numbers.items()}
     return {"statistic": part.what, **finite, "should_be": part.bounds, "verdict": decision.verdict}

@@ -6,17 +6,20 @@ several: the chance that any of them is wrongly decided stays at 5%.
 """
 
 import math
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
-from drrepro.report.cells import Cell
+from drrepro.report.cells import Cell, Floats
 
 ALPHA = 0.05
 POWER = 0.8  # the chance of seeing a difference that is called seen
 MOST_SEEDS = 1000  # that are thought of
-Z = NormalDist().inv_cdf(POWER)
+NODES = 16  # of the distribution of the spread that seeds will have
+POINTS = 32  # that stand for the resamples, where many quantiles are asked for
+BISECTIONS = 30
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,39 @@ def holm(p_values: list[float]) -> list[float]:
 def detectable(cell: Cell, alpha: float, n: int | None = None) -> float:
     """Return the smallest difference from a bound that ``n`` seeds, by default those of the cell, see with POWER.
 
-    See: decide at ``alpha``. NaN where the spread over seeds is not known.
+    See: decide at ``alpha``, by the spread that they will have, of which that of the cell is taken for the true one.
+    NaN where it is not known.
     """
     n = n or cell.n
-    if n < 2 or math.isnan(cell.sd):
+    if cell.n < 2 or n < 2 or math.isnan(cell.sd):
         return math.nan
-    low, high = cell.interval(1 - alpha, n)
-    images = float(np.nanvar(cell.images)) if len(cell.images) else 0.0
-    return (high - low) / 2 + Z * math.sqrt(cell.sd**2 / n + images)
+    images = np.sort(cell.images[~np.isnan(cell.images)])
+    images = images - images.mean() if len(images) else np.zeros(1)
+    error = math.hypot(cell.sd / math.sqrt(n), float(images.std()))
+    if not error:
+        return 0.0
+    share, weight = np.polynomial.legendre.leggauss(NODES)  # over the spread's distribution, from 0 to 1
+    spreads = cell.sd * np.sqrt(chdtri(n - 1, (1 - share) / 2) / (n - 1))
+    reaches = _reaches(np.quantile(images, (np.arange(POINTS) + 0.5) / POINTS), spreads / math.sqrt(n), n, alpha)
+
+    def lacks(difference: float) -> float:
+        return float(ndtr((difference - reaches) / error) @ weight) / 2 - POWER
+
+    return float(brentq(lacks, -10 * error, float(reaches.max()) + 10 * error))
+
+
+def _reaches(images: Floats, errors: Floats, n: int, alpha: float) -> Floats:
+    """Return by standard error of the seeds how far the interval reaches on either side, on average, by bisection."""
+    most = float(stdtrit(n - 1, 1 - alpha / 2)) * errors + np.abs(images).max()
+    low: Floats = np.zeros_like(errors)
+    high: Floats = most
+    scale = np.maximum(errors, 1e-12)[:, None]
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        outside = [stdtr(n - 1, (sign * images - middle[:, None]) / scale).mean(axis=1) for sign in (-1, 1)]
+        wide = np.mean(outside, axis=0) < alpha / 2
+        low, high = np.where(wide, low, middle), np.where(wide, middle, high)
+    return high
 
 
 def seeds_for(cell: Cell, difference: float, alpha: float) -> int | None:
@@ -78,3 +106,14 @@ def seeds_for(cell: Cell, difference: float, alpha: float) -> int | None:
         middle = (fewest + enough) // 2
         fewest, enough = (fewest, middle) if detectable(cell, alpha, middle) <= difference else (middle, enough)
     return enough
+
+
+def what_decides(cell: Cell, difference: float, alpha: float) -> str:
+    """Return what it takes to see a difference from a bound, in words."""
+    if cell.n < 2:
+        return "more seeds"
+    seeds = seeds_for(cell, difference, alpha)
+    if seeds is not None:
+        return f"{seeds} seeds"
+    low, high = replace(cell, sd=0.0).interval(1 - alpha)
+    return "more test images" if (high - low) / 2 > difference else f"more than {MOST_SEEDS} seeds"

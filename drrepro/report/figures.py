@@ -102,7 +102,7 @@ def _densities(ax: Axes, own: list[Density], decay: int, colour: str) -> None:
     # The few thousand foreground scores are smoothed over neighbouring bins, the millions of the others are not.
     for density, line in zip(own, cycle(("-", "--", ":"))):
         label = "background" if decay == 1 else f"background / {decay}"
-        label += "" if len(own) == 1 else f", IoU < {density['bg_iou']:g}"
+        label += f", IoU < {density['bg_iou']:g}"
         background = _density(density["background"]) / decay
         _draw(ax, background, f"{label}, mean", mean_score(density["background"]), BACKGROUND, line)
     foreground = np.convolve(_density(own[0]["foreground"]), np.ones(SMOOTHING) / SMOOTHING, "same")

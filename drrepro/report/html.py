@@ -38,8 +38,8 @@ CAPTIONS = {
     "gain_axis": "Gain in AP over the baseline against what the study varies, with its 95% interval.",
     "overfitting": "AP at threshold 0.5 minus AP at 0.05 against epochs, with its 95% interval.",
     "waterfall": "What each change adds to AP, on top of those before it, with its 95% interval.",
-    "figure1": "Figure 1: densities of foreground and background scores, the background's divided by 10 in (b); one "
-    "matcher labels the scores of both losses, and each of theirs is shown: background of IoU < 0.5 and < 0.4.",
+    "figure1": "Figure 1: densities of foreground and background scores, the background's divided by 10 in (b); lines: "
+    "what is background by the matcher of each loss, for both.",
     "training": "Classification and box loss in training. The classification losses do not compare.",
 }
 

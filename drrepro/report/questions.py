@@ -25,6 +25,9 @@ SURE_NOTE = (
 )
 
 
+UNASKED = "Not asked yet: drrepro bench verdicts --results {results}, then this page again."
+
+
 @dataclass
 class Question:
     """A section: what it asks, and what answers it. Figures are (data, name, caption, SVG)."""
@@ -53,18 +56,20 @@ def answered(
         own = questions.setdefault(study.question, Question(f"question-{study.name}", study.question))
         own.tables.append(table)
         own.notes += [finding(claim) for claim in claims if claim.place == study.title and claim.data == data]
-        names = [name for name in figures.get(data, {}) if name.startswith(f"{study.name}-")]
-        own.figures += [(data, name, *figures[data].pop(name)) for name in names]
+        names = [f"{study.name}-{figure}" for figure in study.figures]
+        own.figures += [(data, name, *figures[data].pop(name)) for name in names if name in figures.get(data, {})]
         if study.name == SAME:
-            own.notes.append(SURE_NOTE)
             own.frame = _calibration(results)
-    alike = _alike(claims, figures)
-    return ([alike] if alike.figures else []) + list(questions.values())
+            own.notes.append(SURE_NOTE if own.frame is not None else UNASKED.format(results=results))
+    compared = any("background of IoU" in part.what for claim in claims for part in claim.parts)
+    return ([_alike(claims, figures)] if compared else []) + list(questions.values())
 
 
 def _alike(claims: list[Claim], figures: dict[str, dict[str, tuple[str, Any]]]) -> Question:
     """Return the question of Figure 1."""
-    notes = [ALIKE_NOTE, *(f"On {c.data}, {finding(c)}" for c in claims if c.name == "separation" and c.data)]
+    asked = [claim for claim in claims if claim.name == "separation" and claim.data]
+    notes = [ALIKE_NOTE, *dict.fromkeys(claim.sentence for claim in asked)]
+    notes += [f"On {claim.data}: {claim.verdict}; the numbers stand under Claims." for claim in asked]
     drawn = [(data, "figure1", *own.pop("figure1")) for data, own in figures.items() if "figure1" in own]
     return Question("question-figure1", ALIKE, notes, drawn)
 
@@ -72,4 +77,4 @@ def _alike(claims: list[Claim], figures: dict[str, dict[str, tuple[str, Any]]]) 
 def _calibration(results: Path) -> pd.DataFrame | None:
     """Return what `drrepro bench verdicts` wrote, if it was asked."""
     path = results / f"{CALIBRATION}.csv"
-    return pd.read_csv(path, dtype=str) if path.is_file() else None
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else None

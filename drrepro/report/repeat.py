@@ -15,7 +15,7 @@ Content = dict[str, Any]  # a configuration as plain data, as in a record
 
 ELSEWHERE = ("runtime", "launcher", "tracker")  # how, not what
 FOUND = ("data.sha256", "weights_sha256", "schedule.tuned_lr")  # in the data and weights; for information
-ALONE = ("seed", "input.scale", "weights")  # nothing else follows from these
+ALONE = ("seed", "input.scale", "weights", "schedule.steps")  # nothing else follows from these
 
 
 def run_command(config: Content) -> str | None:

@@ -28,26 +28,40 @@ def separation_claim(evidence: Evidence, candidate: str) -> Claim:
     One matcher labels the scores of both, and each that both were measured with is asked: which anchors count as
     background decides over the hardest of them.
     """
-    arms, (ours, theirs) = (candidate, evidence.study.baseline), evidence.study.short(candidate)
-    records = [[r for r in evidence.of(arm).values() if r["densities"]] for arm in arms]
+    arms, names = (candidate, evidence.study.baseline), evidence.study.short(candidate)
+    own = [{s: r for s, r in evidence.of(arm).items() if r["densities"]} for arm in arms]
     parts = []
-    for matcher in shared_matchers([*records[0], *records[1]]) if all(records) else []:
-        pairs = _pairs(evidence, arms, matcher)
+    for matcher in shared_matchers([r for records in own for r in records.values()]) if all(own) else []:
+        pairs = _pairs(evidence, own, matcher)
         for i, name in enumerate(STATISTICS):
-            what = f"{name}, background of IoU < {matcher[1]:g}"
-            parts.append(_part(i, what, [pair[:, i] for pair in pairs], (ours, theirs)))
-    if not parts:  # of a secret test split, or of records without a matcher in common
-        parts = [Part(name, estimate([]), least=ABOVE_ZERO, is_ap=False) for name in STATISTICS]
-    sentence = f"{ours} separates the scores of foreground and background further than {theirs}."
+            known = [pair[:, i] for pair in pairs if not np.isnan(pair[:, i, 0]).any()]
+            if known:  # records of before have no ROC AUC
+                parts.append(_part(i, f"{name}, {_matcher_name(matcher)}", known, names))
+    if not parts:
+        why = ", evaluated with no matcher in common" if all(own) else ""
+        parts = [Part(f"{name}{why}", estimate([]), least=ABOVE_ZERO, is_ap=False) for name in STATISTICS]
+    sentence = f"{names[0]} separates the scores of foreground and background further than {names[1]}."
     return Claim("separation", "Figure 1", evidence.plan.data, sentence, parts)
 
 
-def _pairs(evidence: Evidence, arms: tuple[str, str], matcher: Matcher) -> list[Floats]:
-    """Return of each seed that both arms have (2, 3, 1 + B): STATISTICS of each, as measured and resampled."""
-    one, other = ({s: _measured(evidence, r, matcher) for s, r in evidence.of(arm).items()} for arm in arms)
-    seeds = sorted(one.keys() & other.keys())
-    lengths = {seed: min(one[seed].shape[1], other[seed].shape[1]) for seed in seeds}
-    return [np.stack([own[seed][:, : lengths[seed]] for own in (one, other)]) for seed in seeds]
+def _matcher_name(matcher: Matcher) -> str:
+    fg_iou, bg_iou = matcher
+    return f"background of IoU < {bg_iou:g}" + ("" if fg_iou == 0.5 else f", foreground from {fg_iou:g}")
+
+
+def _pairs(evidence: Evidence, own: list[dict[int, Record]], matcher: Matcher) -> list[Floats]:
+    """Return of each seed that both arms have (2, 3, 1 + B): STATISTICS of each, as measured and resampled.
+
+    They are resampled only if the test images are the same.
+    """
+    pairs = []
+    for seed in sorted(own[0].keys() & own[1].keys()):
+        records = [records[seed] for records in own]
+        found = [_measured(evidence, record, matcher) for record in records]
+        same = len({record["data"]["sha256"] for record in records}) == 1
+        length = min(one.shape[1] for one in found) if same else 1
+        pairs.append(np.stack([one[:, :length] for one in found]))
+    return pairs
 
 
 def _measured(evidence: Evidence, record: Record, matcher: Matcher) -> Floats:
@@ -66,5 +80,4 @@ def _part(i: int, what: str, pairs: list[Floats], names: tuple[str, str]) -> Par
     means = np.mean([pair[:, 0] for pair in pairs], axis=0)[::sign]
     order = " - ".join(names[::sign])
     shown = " - ".join(f"{mean:.{digits}f}" for mean in means)
-    cell = estimate([own for own in differences if not np.isnan(own[0])])
-    return Part(f"{what}, {order} {shown}", cell, least=ABOVE_ZERO, digits=digits, is_ap=False)
+    return Part(f"{what}, {order} {shown}", estimate(differences), least=ABOVE_ZERO, digits=digits, is_ap=False)

@@ -13,6 +13,7 @@ import yaml
 from drrepro.config import config_folder
 from drrepro.errors import UsageError
 from drrepro.shape import EACH, misfit
+from drrepro.studies.published import Published, read_published
 
 THRESHOLD = "evaluation.score_threshold"  # an axis that needs no run of its own: records have the metrics at several
 DATA = "data"  # an axis of one value, the data set at hand
@@ -36,15 +37,6 @@ class Arm:
     def short(self) -> str:
         """The name within a sentence about losses."""
         return self.name.removesuffix(" loss")
-
-
-@dataclass(frozen=True)
-class Published:
-    """A paper's numbers, as fractions, by setting, arm and metric."""
-
-    data: str  # our name of the data set that they are of
-    of: str  # the paper's name of it
-    numbers: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,7 +170,7 @@ def from_dict(content: dict[str, Any], per_cent: bool = False) -> Study:
     own = {
         "arms": {name: Arm(**arm) for name, arm in content["arms"].items()},
         "settings": dict.fromkeys(settings) if isinstance(settings, list) else settings,
-        "published": _published(content.get("published"), content["metrics"], per_cent),
+        "published": read_published(content.get("published"), content["metrics"], per_cent),
     }
     return Study(**{**content, **own})
 
@@ -193,22 +185,6 @@ def split_metric(metric: str) -> tuple[str, float | None]:
         return name, float(threshold) if at else None
     except ValueError:
         raise ValueError(f"metrics: {metric}: needs a score threshold after at") from None
-
-
-def _published(content: dict[str, Any] | None, metrics: list[str], per_cent: bool) -> Published | None:
-    """Return the numbers of a paper: by name, or in the order of the metrics, of which the last may lack."""
-    if content is None:
-        return None
-
-    def named(values: Any) -> dict[str, float]:
-        if not isinstance(values, dict):
-            if len(values) > len(metrics):
-                raise ValueError(f"published: {len(values)} numbers of {len(metrics)} metrics")
-            values = dict(zip(metrics, values, strict=False))
-        return {metric: value / 100 if per_cent else value for metric, value in values.items()}
-
-    rows = {setting: {arm: named(v) for arm, v in arms.items()} for setting, arms in content["numbers"].items()}
-    return Published(content["data"], content["of"], rows)
 
 
 def _require_text_keys(content: Any, where: str) -> None:

@@ -41,7 +41,7 @@ def test_figure_1_shows_densities_and_the_background_divided_by_ten():
     figure = score_densities([("dr", record)], style_of(["dr"]))
     top, bottom = figure.axes
     names = [text.get_text() for text in bottom.get_legend().get_texts()]
-    assert names == ["background / 10, mean 0.15", "foreground, mean 0.85"]
+    assert names == ["background / 10, IoU < 0.5, mean 0.15", "foreground, mean 0.85"]
     background, tenth = top.lines[0].get_ydata(), bottom.lines[0].get_ydata()
     assert background.mean() == pytest.approx(1)  # a density over 0..1 integrates to one
     assert abs(tenth * 10 - background).max() < 1e-12

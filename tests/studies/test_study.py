@@ -5,6 +5,7 @@ import yaml
 
 from drrepro.config import compose, run_id
 from drrepro.errors import UsageError
+from drrepro.report.checks import check_study
 from drrepro.studies.plan import save_plan
 from drrepro.studies.planning import plan_study
 from drrepro.studies.study import PAPER, from_dict, load_study, study_names
@@ -112,3 +113,9 @@ def test_changes_of_evaluation_keys_alone_need_no_training():
     assert at["so far", "NMS IoU"] == run_id(compose(["data=digits", "loss=dr"]))
     assert {at["focal", setting] for setting in plan.study.settings} == {run_id(compose(["data=digits", "loss=focal"]))}
     assert at["alone", "loss"] == at["so far", "loss"]
+
+
+def test_a_figure_of_two_thresholds_needs_them_before_anything_is_trained(tmp_path):
+    folder = write(tmp_path, {**MINE, "figures": ["overfitting"], "metrics": ["AP", "AP at 0.5"]})
+    with pytest.raises(UsageError, match="study mine: figure overfitting: needs metrics at two thresholds"):
+        check_study(load_study("mine", folder))
