@@ -1,6 +1,6 @@
 """Losses that are a sum over (anchor, class) pairs, in one pass over the logits each way.
 
-A negative adds w p^gamma s, s = softplus(x) = -log(1 - p), in all of them, so the pass over the millions of negatives is
+A negative adds w p^gamma s, s = softplus(x) = -log(1 - p), in all of them, so the pass over millions of negatives is
 written once; what a positive adds is the loss's own, over one logit an anchor. The sum is divided by positives + images
 [M], so that losses differ in nothing else.
 """
