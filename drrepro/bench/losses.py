@@ -1,4 +1,4 @@
-"""DR and focal loss against the plain formulas and torchvision's: time and memory, in one process run."""
+"""The losses against the plain formulas and torchvision's: time and memory, in one process run."""
 
 import statistics
 import time
@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from drrepro.losses import DRLoss, FocalLoss, reference
+from drrepro.losses import BalancedCrossEntropy, DRLoss, FocalLoss, QualityFocalLoss, VarifocalLoss, reference
 
 matplotlib.use("Agg")
 
 SIZES = ((4_000, 10), (20_000, 20), (50_000, 80), (100_000, 80), (200_000, 80))  # anchors, classes
 POSITIVES, IGNORED = 200, 500
+QUALITY = 0.7  # IoU of each positive
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -66,6 +67,9 @@ PEERS: dict[str, Loss] = {
     "naive DR": reference.dr_loss,
     "FocalLoss": FocalLoss(),
     "torchvision focal": torchvision_focal,
+    "BalancedCrossEntropy": BalancedCrossEntropy(),
+    "QualityFocalLoss": lambda logits, labels: QualityFocalLoss()(logits, labels, ious=labels.clamp(0, 1) * QUALITY),
+    "VarifocalLoss": lambda logits, labels: VarifocalLoss()(logits, labels, ious=labels.clamp(0, 1) * QUALITY),
     "plain copy": plain_copy,
 }
 

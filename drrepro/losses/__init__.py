@@ -2,6 +2,14 @@
 
 from drrepro.losses.contract import ClassificationLoss
 from drrepro.losses.dr import DRLoss
-from drrepro.losses.focal import FocalLoss
+from drrepro.losses.focal import BalancedCrossEntropy, FocalLoss
+from drrepro.losses.quality import QualityFocalLoss, VarifocalLoss
 
-__all__ = ["ClassificationLoss", "DRLoss", "FocalLoss"]
+__all__ = [
+    "BalancedCrossEntropy",
+    "ClassificationLoss",
+    "DRLoss",
+    "FocalLoss",
+    "QualityFocalLoss",
+    "VarifocalLoss",
+]

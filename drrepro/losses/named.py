@@ -5,10 +5,17 @@ from importlib import import_module
 from drrepro.errors import UsageError
 from drrepro.losses.contract import ClassificationLoss
 from drrepro.losses.dr import DRLoss
-from drrepro.losses.focal import FocalLoss
+from drrepro.losses.focal import BalancedCrossEntropy, FocalLoss
+from drrepro.losses.quality import QualityFocalLoss, VarifocalLoss
 from drrepro.schema import LossConfig
 
-LOSSES: dict[str, type[ClassificationLoss]] = {"dr": DRLoss, "focal": FocalLoss}
+LOSSES: dict[str, type[ClassificationLoss]] = {
+    "dr": DRLoss,
+    "focal": FocalLoss,
+    "balanced_ce": BalancedCrossEntropy,
+    "quality_focal": QualityFocalLoss,
+    "varifocal": VarifocalLoss,
+}
 DEFAULT = "dr"
 BASELINE = "focal"  # whose prior, matcher and thresholds ``loss_only`` keeps
 

@@ -51,6 +51,30 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float 
     return (terms_pos.sum() + terms_neg.sum()) / ((labels > 0).sum() + len(labels))
 
 
+def balanced_cross_entropy(logits: Tensor, labels: Tensor, alpha: float = 0.75) -> Tensor:
+    """Return what `drrepro.losses.BalancedCrossEntropy` does: eq. 3 of Lin et al., over positives + images [M]."""
+    p, (positive, negative) = logits.sigmoid(), _masks(logits, labels)
+    total = -alpha * p[positive].log().sum() - (1 - alpha) * (1 - p[negative]).log().sum()
+    return total / ((labels > 0).sum() + len(labels))
+
+
+def quality_focal_loss(logits: Tensor, labels: Tensor, ious: Tensor, beta: float = 2.0) -> Tensor:
+    """Return what `drrepro.losses.QualityFocalLoss` does: eq. 2 of Li et al. (2020), over positives + images [M]."""
+    p, (positive, negative) = logits.sigmoid(), _masks(logits, labels)
+    y = ious[..., None].to(p.dtype) * positive
+    terms = (y - p).abs() ** beta * -((1 - y) * (1 - p).log() + y * p.log())
+    return terms[positive | negative].sum() / ((labels > 0).sum() + len(labels))
+
+
+def varifocal_loss(logits: Tensor, labels: Tensor, ious: Tensor, alpha: float = 0.75, gamma: float = 2.0) -> Tensor:
+    """Return what `drrepro.losses.VarifocalLoss` does: eq. 2 of Zhang et al. (2021), over positives + images [M]."""
+    p, (positive, negative) = logits.sigmoid(), _masks(logits, labels)
+    q = ious[..., None].to(p.dtype) * positive
+    found = -q * (q * p.log() + (1 - q) * (1 - p).log())
+    terms = torch.where(q > 0, found, -alpha * p**gamma * (1 - p).log())
+    return terms[positive | negative].sum() / ((labels > 0).sum() + len(labels))
+
+
 def _masks(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return (B, A, K) masks of the pairs that are positive, and negative."""
     own = labels[..., None] == torch.arange(1, logits.shape[2] + 1, device=labels.device)

@@ -87,7 +87,7 @@ def test_parameters_of_another_loss_are_no_keys():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("loss.name=fokal", "loss.name=fokal: must be one of dr, focal, or loss._target_ give the class"),
+        ("loss.name=fokal", "loss.name=fokal: must be one of dr, focal, balanced_ce"),
         ("loss._target_=nowhere.Loss", "loss._target_=nowhere.Loss: No module named 'nowhere'; its file must lie in"),
         ("loss._target_=drrepro.losses.Loss", "has no attribute 'Loss'"),
         ("loss._target_=drrepro.schema.Config", "is no subclass of drrepro.losses.ClassificationLoss"),

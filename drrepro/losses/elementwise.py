@@ -1,0 +1,128 @@
+"""Losses that are a sum over (anchor, class) pairs, in one pass over the logits each way.
+
+A negative adds w p^gamma s, s = softplus(x) = -log(1 - p), in all of them, so the pass over millions of negatives is
+written once; what a positive adds is the loss's own, over one logit an anchor. The sum is divided by positives + images
+[M], so that losses differ in nothing else.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from drrepro.losses.contract import ClassificationLoss
+from drrepro.losses.stream import check, compute_dtype, pair_masks, pieces, put, sigmoid_
+
+
+class ElementwiseLoss(ClassificationLoss):
+    """The sum of `positives` and of ``negative_weight`` p^``gamma`` s, divided by positives + images [M]."""
+
+    gamma: float
+    negative_weight: float
+
+    def positives(self, x: Tensor, positive: Tensor, scale: Tensor, ious: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what positives add to the loss, and its slope: both (B, A, 1), times ``scale``, 0 where none is.
+
+        x (B, A, 1), the logit of an anchor's class; positive (B, A, 1): 1 of a positive, else 0; scale, a scalar.
+        """
+        raise NotImplementedError
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(
+        self, logits: Tensor, labels: Tensor, normalizer: Tensor | None = None, ious: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss, a scalar: float64 for float64 logits, else float32.
+
+        logits (B, A, K) floating point; labels (B, A) int64: -1 ignored, 0 background, 1..K the class; ious (B, A) of
+        predicted and matched boxes, where the loss needs them. ``normalizer``, a scalar, replaces positives + images
+        where these are a part of a larger batch.
+        """
+        check(logits, labels)
+        if self.needs_ious and (ious is None or ious.shape != labels.shape):
+            found = None if ious is None else tuple(ious.shape)
+            raise ValueError(f"ious must be of shape {tuple(labels.shape)}, got {found}")
+        if normalizer is None:
+            normalizer = (labels > 0).sum() + len(labels)
+        return _Elementwise.apply(logits, labels, normalizer, ious, self)  # type: ignore[no-any-return]
+
+    def share(self, logits: Tensor, labels: Tensor, positives: Tensor, parts: int, **beside: Tensor) -> Tensor:
+        """Return a part's share: divided by the positives and images of all parts."""
+        return self(logits, labels, positives + parts * len(labels), **beside)  # type: ignore[no-any-return]
+
+
+class _Elementwise(torch.autograd.Function):
+    """The gradient is known but for a factor once the terms are, so one pass yields both."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, normalizer: Tensor, ious: Tensor | None, loss: ElementwiseLoss
+    ) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            at_once = ctx.needs_input_grad[0] and logits.dtype != torch.float16  # which it would underflow, unscaled
+            total, gradient = _total_and_gradient(logits, labels, normalizer, ious, loss, at_once)
+        ctx.save_for_backward(logits, labels, normalizer, ious)
+        ctx.loss, ctx.gradient = loss, gradient
+        return total.to(compute_dtype(logits))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        gradient, ctx.gradient = ctx.gradient, None  # it is handed on, so a second backward needs its own
+        if gradient is None:
+            logits, labels, normalizer, ious = ctx.saved_tensors
+            _, gradient = _total_and_gradient(logits, labels, normalizer / upstream, ious, ctx.loss, with_gradient=True)
+            return gradient, None, None, None, None
+        return gradient.mul_(upstream), None, None, None, None
+
+
+def _total_and_gradient(
+    logits: Tensor,
+    labels: Tensor,
+    normalizer: Tensor,
+    ious: Tensor | None,
+    loss: ElementwiseLoss,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss (float64) and, if asked for, its gradient.
+
+    A negative adds w p^gamma s, of slope w p^gamma (gamma (1 - p) s + p).
+    """
+    dtype = compute_dtype(logits)
+    weight, positive, column = pair_masks(labels, dtype)
+    scale = 1 / normalizer.double()
+    weight *= loss.negative_weight * scale
+    own_ious = None if ious is None else ious[..., None].to(dtype)
+    terms_pos, gradient_pos = loss.positives(logits.gather(2, column).to(dtype), positive, scale, own_ious)
+    gradient = torch.empty_like(logits) if with_gradient else None
+    sums = [weight.new_zeros(())]  # and 0 or, for an infinite logit, which its score would hide, NaN
+    tensors = logits, logits if gradient is None else gradient, weight, 1 - positive, column, gradient_pos
+    for _, (x, out, counts, keep, here, own_gradient_pos), (p, n, s, t) in pieces(*tensors, scratch=4):
+        sigmoids_and_softplus(x.to(dtype), p, n, s, t)
+        torch.addcmul(p, n, s, value=loss.gamma, out=t)
+        put(power_(p, loss.gamma).mul_(counts), here, keep)
+        sums += [s.mul_(p).sum(), 0 * x.sum(dtype=dtype)]
+        if gradient is not None:
+            own = torch.mul(t, p, out=out if out.dtype == dtype else t)
+            own.scatter_add_(1, here, own_gradient_pos)  # which p, 0 at positives, has left at 0
+            if own is t:
+                out.copy_(t)
+    return torch.stack(sums).sum(dtype=torch.float64) + terms_pos.nansum(dtype=torch.float64), gradient
+
+
+def sigmoids_and_softplus(x: Tensor, p: Tensor, n: Tensor, s: Tensor, t: Tensor) -> None:
+    """Fill p = sigmoid(x), n = 1 - p and s = softplus(x) = max(x, 0) - log(max(p, n)); t is scratch.
+
+    log1p is up to ten times slower than log on a CPU, so the log is of the rounded n, and (1 - n) - p, which is what
+    the rounding left out, is added to first order.
+    """
+    sigmoid_(p, x)
+    torch.sub(1, p, out=n)
+    torch.log(torch.maximum(p, n, out=t), out=t)
+    torch.clamp(x, min=0, out=s).sub_(t)
+    s.add_(torch.sub(1, n, out=t).sub_(p))
+
+
+def power_(p: Tensor, gamma: float) -> Tensor:
+    """Raise ``p`` to ``gamma`` in place."""
+    return p.square_() if gamma == 2 else p.pow_(gamma)
