@@ -5,6 +5,7 @@ import pytest
 
 from drrepro.config import from_dict, run_id
 from drrepro.errors import UsageError
+from drrepro.identity import FROZEN
 from drrepro.losses.named import LOSSES
 from drrepro.migrations import MIGRATIONS, SCHEMA, migrate
 from drrepro.runs.records import load_record
@@ -16,9 +17,12 @@ def first():
     """A record of version 1."""
     record = json.loads(RECORDS[0].read_text())
     loss = record["config"]["loss"]
-    parameters = {key: value for own in LOSSES.values() for key, value in vars(own.Parameters()).items()}
+    known = [LOSSES[name].Parameters() for name in FROZEN["losses"]]  # two then
+    parameters = {key: value for own in known for key, value in vars(own).items()}
+    densities = {key: record["densities"][0][key] for key in ("foreground", "background")}
     data = {key: value for key, value in record["data"].items() if key != "dropped_images"}
-    return {**record, "schema": 1, "config": {**record["config"], "loss": {**parameters, **loss}}, "data": data}
+    config = {**record["config"], "loss": {**parameters, **loss}}
+    return {**record, "schema": 1, "config": config, "data": data, "densities": densities}
 
 
 def test_each_version_has_its_step():
@@ -30,6 +34,8 @@ def test_a_record_of_version_1_loses_the_parameters_of_the_other_loss_and_keeps_
     after = migrate(before)
     assert after["schema"] == SCHEMA
     assert after["data"]["dropped_images"] == {}
+    matcher = {key: before["config"]["matcher"][key] for key in ("fg_iou", "bg_iou")}
+    assert after["densities"] == [{**matcher, **before["densities"], "auc": None}]
     own = LOSSES[before["config"]["loss"]["name"]].Parameters()
     assert set(after["config"]["loss"]) <= set(vars(own))
     assert set(before["config"]["loss"]) > set(vars(own))  # what is read is not touched
