@@ -8,3 +8,8 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 
 def silent(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
     """Show nothing."""
+
+
+def stage(report: Report, name: str) -> Callable[[int, int], None]:
+    """Return a callback of (done, all) that reports under ``name``."""
+    return lambda done, total: report(name, done, total, {})

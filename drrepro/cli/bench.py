@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drrepro.cli.data import stage
 from drrepro.cli.lazy import lazily
 from drrepro.cli.options import REPRODUCED, ConfigDir, Output, Overrides, Results, command
+from drrepro.progress import stage
 
 with lazily():
     from drrepro import config, console, files

@@ -1,14 +1,13 @@
 """drrepro data: make, fetch, check and list data sets."""
 
 import json
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from drrepro.cli.lazy import lazily
 from drrepro.cli.options import ConfigDir, Output, Overrides, command
-from drrepro.progress import Report
+from drrepro.progress import stage
 
 with lazily():
     from drrepro import config, console
@@ -111,8 +110,3 @@ def data_list(out: Output) -> None:
         made = "embedded: drrepro data make" if name in embedded.NAMES else "yours: give its keys, see conf/data"
         made = f"published: drrepro data fetch {name}" if name in published.FETCHED else made
         typer.echo(f"data={name:16} {path or made}")
-
-
-def stage(report: Report, name: str) -> Callable[[int, int], None]:
-    """Return a callback of (done, all) that reports under ``name``."""
-    return lambda done, total: report(name, done, total, {})

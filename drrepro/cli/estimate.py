@@ -13,6 +13,7 @@ from drrepro.cli.options import Output
 with lazily():
     from drrepro import config, console
     from drrepro.experiments import forecast
+    from drrepro.report import decision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,8 @@ def show_estimate(configs: "list[Config]", jobs: int, out: Output, seeds: "pd.Da
     else:
         _print(found, jobs)
         if seeds is not None:
-            console.print_plain("seeds for a difference in AP, seen in 80% of cases; spread of the runs here", seeds)
+            title = f"seeds for a difference in AP, seen in {decision.POWER:.0%} of cases; spread of the runs here"
+            console.print_plain(title, seeds)
 
 
 def _print(found: "Forecast", jobs: int) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drrepro.cli.data import stage
 from drrepro.cli.lazy import lazily
 from drrepro.cli.options import REPRODUCED, ConfigDir, Output, Paper, Results, command
+from drrepro.progress import stage
 
 with lazily():
     from drrepro import composing, config, console, errors, files
@@ -151,7 +151,8 @@ def report_verify(
     Example: drrepro report verify --results results
     """
     composing.make_importable(config_dir)
-    checks = verify.verify(results)
+    with console.progress(out.quiet) as watch:
+        checks = verify.verify(results, stage(watch, "bench verdicts"))
     wrong = [check for check in checks if check.state != verify.IDENTICAL]
     if out.as_json:
         typer.echo(json.dumps([asdict(check) for check in checks]))

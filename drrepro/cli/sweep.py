@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from drrepro.cli.data import stage
 from drrepro.cli.lazy import lazily
 from drrepro.cli.options import Output, Overrides, Sweep, command
 from drrepro.cli.report import show_tables
+from drrepro.progress import stage
 
 with lazily():
     from drrepro import config, console, errors

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from drrepro.cli.data import stage
 from drrepro.cli.lazy import lazily
 from drrepro.cli.options import REPRODUCED, Output, Results, command
+from drrepro.progress import stage
 
 with lazily():
     from drrepro import console, errors, files

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from drrepro.data.transfer import CHUNK, download, file_size, report_bytes
 from drrepro.data.unpack import require_space, unpack
 from drrepro.errors import RunError, UsageError
 from drrepro.files import read_json, write_json
-from drrepro.progress import Report
+from drrepro.progress import Report, stage
 
 MARKER = "fetched.json"  # in the folder of each set: the digests of the archives that are wholly unpacked
 
@@ -116,8 +115,7 @@ def _unpack(archive: Archive, path: Path, aside: Path, url: str, report: Report)
     # Photographs hardly shrink, and all annotations together are under 1 GB: more is no archive of these.
     limit = 2 * archive.size + 10**9
     try:
-        watch = partial(_report_files, report, f"unpack {archive.name}")
-        unpack(path, aside, archive.inside, limit, watch, archive.parts)
+        unpack(path, aside, archive.inside, limit, stage(report, f"unpack {archive.name}"), archive.parts)
         if archive.contents and (found := contents_sha256(aside)) != archive.contents:
             raise RunError(
                 f"{url}: its files have the sha256 {found}, not the known {archive.contents}; removed, fetch again or "
@@ -138,10 +136,6 @@ def contents_sha256(folder: Path) -> str:
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
-
-
-def _report_files(report: Report, stage: str, done: int, total: int) -> None:
-    report(stage, done, total, {})
 
 
 def _verify(path: Path, archive: Archive, url: str, report: Report) -> None:

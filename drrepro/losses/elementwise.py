@@ -107,7 +107,8 @@ def _total_and_gradient(
             own.scatter_add_(1, here, own_gradient_pos)  # which p, 0 at positives, has left at 0
             if own is t:
                 out.copy_(t)
-    return torch.stack(sums).sum(dtype=torch.float64) + terms_pos.nansum(dtype=torch.float64), gradient
+    found = torch.where(positive > 0, terms_pos, 0.0).sum(dtype=torch.float64)  # of others an infinite logit gives NaN
+    return torch.stack(sums).sum(dtype=torch.float64) + found, gradient
 
 
 def sigmoids_and_softplus(x: Tensor, p: Tensor, n: Tensor, s: Tensor, t: Tensor) -> None:

@@ -12,7 +12,7 @@ from drrepro.schema import LossConfig
 
 @dataclass
 class QualityFocalParameters(LossConfig):
-    """That of the paper, Sec. 3.1."""
+    """That of the paper."""
 
     beta: float = 2.0
 
@@ -47,7 +47,7 @@ class QualityFocalLoss(ElementwiseLoss):
 
 @dataclass
 class VarifocalParameters(LossConfig):
-    """Those of the paper, Sec. 4.1."""
+    """Those of the paper."""
 
     alpha: float = 0.75
     gamma: float = 2.0
@@ -77,6 +77,6 @@ class VarifocalLoss(ElementwiseLoss):
         p, s = x.sigmoid(), functional.softplus(x)
         weight = scale.to(x.dtype) * positive
         down = self.negative_weight * power_(p.clone(), self.gamma)
-        term = torch.where(ious > 0, ious * (s - ious * x), down * s)
-        slope = torch.where(ious > 0, ious * (p - ious), down * (self.gamma * (1 - p) * s + p))
+        term = torch.where(ious == 0, down * s, ious * (s - ious * x))
+        slope = torch.where(ious == 0, down * (self.gamma * (1 - p) * s + p), ious * (p - ious))
         return (weight * term).double(), weight * slope

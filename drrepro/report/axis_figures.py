@@ -72,9 +72,8 @@ def overfitting(evidence: Evidence, style: Style, runs: Path) -> Figure | None:
 
     A detector that is sure of what it finds loses nothing; the thresholds are those of the study's metrics.
     """
-    lowest, highest = sorted(
-        (m for m in evidence.study.metrics if " at " in m), key=lambda m: split_metric(m)[1] or 0.0
-    )
+    thresholds = {split_metric(metric)[1] or 0.0: metric for metric in evidence.study.metrics if " at " in metric}
+    lowest, highest = (thresholds[threshold] for threshold in sorted(thresholds))
     figure, axes = canvas(1, 1, (5.6, 3.8))
     ax, drawn = axes[0][0], False
     for arm in evidence.study.arms:

@@ -10,7 +10,7 @@ from drrepro.errors import UsageError
 from drrepro.evaluation.bootstrap import draw_counts
 from drrepro.report.cells import Floats, aligned, estimate, images_and_own, mean_of
 from drrepro.report.claim import ABOVE_ZERO
-from drrepro.report.decision import ALPHA, Bounds, holm, p_value
+from drrepro.report.decision import ALPHA, holm, p_value
 from drrepro.report.evidence import Evidence
 from drrepro.text import percent
 
@@ -20,7 +20,6 @@ PARTS = 5  # of a simulated claim, as many as Table 2 has
 GROUPS = 2000  # pairs of groups of the same recipe's runs, for each number of seeds
 SAME = "same"  # the study of runs that differ in their seed alone
 IMAGES, DRAWN = 100, 400  # of a simulated test set, and its resamples
-ABOVE = Bounds(least=ABOVE_ZERO)
 Spread = tuple[float, float, float]  # standard deviations: of seeds, of images for all seeds, of images for each seed
 CASES: dict[str, Spread | None] = {  # of simulation; none: that of the runs at hand
     "spread as in the runs": None,
@@ -83,7 +82,7 @@ def simulated(case: str, own: Spread, n: int) -> list[dict[str, object]]:
         of_image = rng.normal(0, own[1] * math.sqrt(IMAGES), (1, IMAGES))
         values = of_seed + of_image + rng.normal(0, own[2] * math.sqrt(IMAGES), (n, IMAGES))
         cell = mean_of(list(np.concatenate([values.mean(axis=1, keepdims=True), values @ draws.T], axis=1)))
-        p_values.append(p_value(cell, ABOVE))
+        p_values.append(p_value(cell, ABOVE_ZERO))
     covered = sum(p > ALPHA for p in p_values)  # 0, the true difference, is within
     claims = [p_values[i : i + PARTS] for i in range(0, SIMULATED, PARTS)]
     any_false = sum(min(holm(parts)) <= ALPHA for parts in claims)
@@ -115,7 +114,7 @@ def _false(runs: list[Floats], n: int) -> list[dict[str, object]]:
     for _ in range(GROUPS):
         chosen = rng.permutation(len(runs))[: 2 * n]
         cell = mean_of([runs[i] - runs[j] for i, j in zip(chosen[:n], chosen[n:], strict=True)])
-        decided = p_value(cell, ABOVE) <= ALPHA
+        decided = p_value(cell, ABOVE_ZERO) <= ALPHA
         differ += decided
         above += decided and cell.value > 0
     what = f"regroupings of {len(runs)} runs of one recipe"

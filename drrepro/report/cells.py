@@ -33,9 +33,8 @@ class Cell:
     high: float
     basis: str  # what the interval is of: images | seeds | images and seeds, or empty
     published: float | None = None
-    images: Floats = field(
-        default_factory=lambda: np.empty(0), repr=False, compare=False
-    )  # how far each resample lies from the value
+    # How far each resample of the images lies from the value.
+    images: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
     @property
     def difference(self) -> float:
@@ -48,31 +47,30 @@ class Cell:
         value, sd, low, high = map(percent, (self.value, self.sd, self.low, self.high))
         return replace(self, value=value, sd=sd, low=low, high=high, published=published, images=100 * self.images)
 
-    def below(self, x: float, n: int | None = None) -> float:
-        """Return the probability that a mean of ``n`` seeds, by default these, puts on what is below ``x``.
+    def below(self, x: float) -> float:
+        """Return the probability that these seeds put on a mean below ``x``.
 
         It is the mean over the resamples of the images: of each the mass of its value plus Student's t (n - 1 degrees
         of freedom) times sd / sqrt(n), which stands for the seeds; of a single seed its value alone.
         """
-        n, left = n or self.n, x - self.value - self._images
-        if n < 2 or not self.sd > 0:
+        left = x - self.value - self._images
+        if not self.sd > 0:
             return float(np.mean(left > -ROUNDING))
-        return float(stdtr(n - 1, left * (math.sqrt(n) / self.sd)).mean())
+        return float(stdtr(self.n - 1, left * (math.sqrt(self.n) / self.sd)).mean())
 
-    def quantile(self, q: float, n: int | None = None) -> float:
+    def quantile(self, q: float) -> float:
         """Return what `below` has probability ``q`` of."""
-        n = n or self.n
-        if n < 2 or not self.sd > 0:
+        if not self.sd > 0:
             return self.value + float(np.percentile(self._images, 100 * q))
-        step = float(stdtrit(n - 1, q)) * self.sd / math.sqrt(n)
+        step = float(stdtrit(self.n - 1, q)) * self.sd / math.sqrt(self.n)
         ends = self.value + step + np.array([self._images.min(), self._images.max()])
         room = 1e-9 * (1 + np.abs(ends).max())  # where all resamples are one
-        found: float = brentq(lambda x: self.below(x, n) - q, ends[0] - room, ends[1] + room)
+        found: float = brentq(lambda x: self.below(x) - q, ends[0] - room, ends[1] + room)
         return found
 
-    def interval(self, level: float = LEVEL, n: int | None = None) -> tuple[float, float]:
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Return the interval between the quantiles that leave as much on either side."""
-        return self.quantile((1 - level) / 2, n), self.quantile((1 + level) / 2, n)
+        return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
 
     @property
     def _images(self) -> Floats:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from drrepro.report.cells import Cell
-from drrepro.report.decision import ALPHA, POWER, Bounds, detectable, holm, p_value, what_decides
+from drrepro.report.decision import ALPHA, POWER, detectable, holm, p_value, what_decides
 from drrepro.text import percent
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
@@ -78,7 +78,7 @@ class Claim:
     @cached_property
     def decisions(self) -> list[Decision]:
         """What became of each part, as one of them all."""
-        alone = [p_value(part.cell, Bounds(part.least, part.most)) for part in self.parts]
+        alone = [p_value(part.cell, part.least, part.most) for part in self.parts]
         corrected = holm(alone)
         level = ALPHA / max(1, sum(p > ALPHA for p in corrected))  # of the step at which Holm's procedure stopped
         return [_decide(part, p, level) for part, p in zip(self.parts, corrected, strict=True)]
@@ -97,6 +97,7 @@ def _decide(part: Part, corrected: float, level: float) -> Decision:
         return Decision(NOT_RUN, math.nan)
     if corrected <= ALPHA:
         return Decision(HOLDS if part.least <= value <= part.most else FAILS, corrected)
-    needs = what_decides(part.cell, Bounds(part.least, part.most).distance(value), level)
+    distance = min(abs(value - part.least), abs(value - part.most))  # from the nearest bound
+    needs = what_decides(part.cell, distance, level)
     p = corrected if part.cell.n > 1 else math.nan
     return Decision(UNDECIDED, p, detectable(part.cell, level), needs)

@@ -43,8 +43,12 @@ def to_decide(part: Part, decision: Decision) -> str:
     """Return the smallest difference that was to be seen and the seeds that would decide; empty where it is decided."""
     if math.isnan(decision.detectable):
         return decision.needs
-    seen = percent(decision.detectable) if part.is_ap else decision.detectable
-    return f"sees {number_text(seen, part.digits)}; {decision.needs}"
+    return f"sees {number_text(_seen(part, decision), part.digits)}; {decision.needs}"
+
+
+def _seen(part: Part, decision: Decision) -> float:
+    """Return the difference that was to be seen, as it is shown."""
+    return percent(decision.detectable) if part.is_ap else decision.detectable
 
 
 def finding(claim: Claim) -> str:
@@ -74,10 +78,9 @@ def _as_json(claim: Claim) -> dict[str, Any]:
 
 def _part_as_json(part: Part, decision: Decision) -> dict[str, Any]:
     cell = part.shown().cell
-    seen = percent(decision.detectable) if part.is_ap else decision.detectable
     numbers = {
         **{key: getattr(cell, key) for key in ("value", "sd", "n", "low", "high", "basis")},
-        **{"paper": cell.published, "p": decision.p, "detectable": seen, "to_decide": decision.needs},
+        **{"paper": cell.published, "p": decision.p, "detectable": _seen(part, decision), "to_decide": decision.needs},
     }
     finite = {key: _rounded(value) if isinstance(value, float) else value for key, value in numbers.items()}
     return {"statistic": part.what, **finite, "should_be": part.bounds, "verdict": decision.verdict}

@@ -6,7 +6,7 @@ several: the chance that any of them is wrongly decided stays at 5%.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -22,26 +22,14 @@ POINTS = 32  # that stand for the resamples, where many quantiles are asked for
 BISECTIONS = 30
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """What a statistic should lie within."""
-
-    least: float = -math.inf
-    most: float = math.inf
-
-    def distance(self, value: float) -> float:
-        """Return how far a value lies from the nearest bound."""
-        return min(abs(value - self.least), abs(value - self.most))
-
-
-def p_value(cell: Cell, bounds: Bounds) -> float:
-    """Return the smallest alpha at which the cell's interval lies within the bounds, or outside; 1 where there is none.
+def p_value(cell: Cell, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return the smallest alpha at which the cell's interval lies within its bounds, or outside; 1 where there is none.
 
     A single seed decides nothing, whatever the images say: another one may train to something else.
     """
     if cell.n < 2 or math.isnan(cell.value):
         return 1.0
-    below, above = cell.below(bounds.least), 1 - cell.below(bounds.most)
+    below, above = cell.below(least), 1 - cell.below(most)
     within, outside = 2 * max(below, above), 2 * min(1 - below, 1 - above)
     return min(within, outside, 1.0)
 
@@ -81,7 +69,10 @@ def detectable(cell: Cell, alpha: float, n: int | None = None) -> float:
 
 
 def _reaches(images: Floats, errors: Floats, n: int, alpha: float) -> Floats:
-    """Return by standard error of the seeds how far the interval reaches on either side, on average, by bisection."""
+    """Return by standard error of the seeds how far the interval reaches on either side, on average, by bisection.
+
+    As `Cell.interval`, of many cells at once: of each undecided part some hundred are asked for.
+    """
     most = float(stdtrit(n - 1, 1 - alpha / 2)) * errors + np.abs(images).max()
     low: Floats = np.zeros_like(errors)
     high: Floats = most

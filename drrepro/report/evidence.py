@@ -73,7 +73,7 @@ class Evidence:
         gains = {}
         for seed in sorted(ours.keys() & theirs.keys()):
             one, other = aligned([ours[seed], theirs[seed]])
-            same = len({self.of(arm, where)[seed]["data"]["sha256"] for arm in arms}) == 1
+            same = same_images([self.of(arm, where)[seed] for arm in arms])
             gains[seed] = (one - other)[: None if same else 1]
         return gains
 
@@ -114,6 +114,11 @@ def records_of(plan: Plan, runs: Path) -> dict[str, Record]:
 def own_threshold(record: Record) -> float:
     """Return the score threshold that belongs to the run's recipe."""
     return float(record["config"]["evaluation"]["score_threshold"])
+
+
+def same_images(records: list[Record]) -> bool:
+    """Return whether runs were tested on the same images, so that their resamples are pairs."""
+    return len({record["data"]["sha256"] for record in records}) == 1
 
 
 def _resample(folder: RunFolder, record: Record) -> Resampled:

@@ -36,7 +36,7 @@ CAPTIONS = {
     "ap_scale": "AP against input scale, mean and range over seeds.",
     "ap_axis": "AP against what the study varies, mean and range over seeds.",
     "gain_axis": "Gain in AP over the baseline against what the study varies, with its 95% interval.",
-    "overfitting": "AP at threshold 0.5 minus AP at 0.05 against epochs, with its 95% interval.",
+    "overfitting": "AP at the higher score threshold minus AP at the lower against epochs, with its 95% interval.",
     "waterfall": "What each change adds to AP, on top of those before it, with its 95% interval.",
     "figure1": "Figure 1: densities of foreground and background scores, the background's divided by 10 in (b); lines: "
     "what is background by the matcher of each loss, for both.",

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from drrepro.report.calibration import SAME
-from drrepro.report.claim import Claim
+from drrepro.report.claim import NOT_RUN, Claim
 from drrepro.report.claim_text import finding
 from drrepro.report.evidence import Evidence
 from drrepro.report.written import CALIBRATION
@@ -23,8 +23,6 @@ SURE_NOTE = (
     "their seed alone. What each undecided part could have seen, and the seeds that would decide it, stands beside it "
     "under Claims."
 )
-
-
 UNASKED = "Not asked yet: drrepro bench verdicts --results {results}, then this page again."
 
 
@@ -61,13 +59,12 @@ def answered(
         if study.name == SAME:
             own.frame = _calibration(results)
             own.notes.append(SURE_NOTE if own.frame is not None else UNASKED.format(results=results))
-    compared = any("background of IoU" in part.what for claim in claims for part in claim.parts)
-    return ([_alike(claims, figures)] if compared else []) + list(questions.values())
+    asked = [claim for claim in claims if claim.name == "separation" and claim.verdict != NOT_RUN]
+    return ([_alike(asked, figures)] if asked else []) + list(questions.values())
 
 
-def _alike(claims: list[Claim], figures: dict[str, dict[str, tuple[str, Any]]]) -> Question:
+def _alike(asked: list[Claim], figures: dict[str, dict[str, tuple[str, Any]]]) -> Question:
     """Return the question of Figure 1."""
-    asked = [claim for claim in claims if claim.name == "separation" and claim.data]
     notes = [ALIKE_NOTE, *dict.fromkeys(claim.sentence for claim in asked)]
     notes += [f"On {claim.data}: {claim.verdict}; the numbers stand under Claims." for claim in asked]
     drawn = [(data, "figure1", *own.pop("figure1")) for data, own in figures.items() if "figure1" in own]

@@ -5,7 +5,7 @@ import numpy as np
 from drrepro.evaluation.densities import STATISTICS, Floats, Matcher, gap_and_overlap
 from drrepro.report.cells import estimate
 from drrepro.report.claim import ABOVE_ZERO, Claim, Part
-from drrepro.report.evidence import Evidence
+from drrepro.report.evidence import Evidence, same_images
 from drrepro.runs.records import Density, Record
 
 SHOWN = ((1, 2), (-1, 3), (1, 4))  # of each of STATISTICS: which sign is further apart, and digits
@@ -58,14 +58,13 @@ def _pairs(evidence: Evidence, own: list[dict[int, Record]], matcher: Matcher) -
     for seed in sorted(own[0].keys() & own[1].keys()):
         records = [records[seed] for records in own]
         found = [_measured(evidence, record, matcher) for record in records]
-        same = len({record["data"]["sha256"] for record in records}) == 1
-        length = min(one.shape[1] for one in found) if same else 1
+        length = min(one.shape[1] for one in found) if same_images(records) else 1
         pairs.append(np.stack([one[:, :length] for one in found]))
     return pairs
 
 
 def _measured(evidence: Evidence, record: Record, matcher: Matcher) -> Floats:
-    """Return (3, 1 + B): as measured, and on each resample of the images; without ROC AUC (2, ...)."""
+    """Return (3, 1 + B): as measured, and on each resample of the images; ROC AUC NaN where the record has none."""
     (density,) = (own for own in record["densities"] if matcher_of(own) == matcher)
     value = gap_and_overlap(np.array(density["background"]), np.array(density["foreground"]))
     value = np.append(value, np.nan if density["auc"] is None else density["auc"])

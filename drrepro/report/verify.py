@@ -1,5 +1,6 @@
 """Make what stands in results/ again from the records and resampled AP kept there: nothing is run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +22,17 @@ class Check:
     state: str
 
 
-def verify(results: Path) -> list[Check]:
+def verify(results: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Check]:
     """Return a check of each table and claim (made again, to the byte) and of each record (its id from its contents).
+
+    And of what `drrepro bench verdicts` wrote, if it was asked, which takes most of the time; ``progress``: of that.
 
     Raises UsageError where nothing is kept, or something kept is damaged.
     """
     found = read_kept(results)
     files = {**table_files(found), **claim_files(build_claims(found))}
     if (results / f"{CALIBRATION}.csv").is_file():
-        files |= calibration_files(calibrate(found, lambda done, total: None))
+        files |= calibration_files(calibrate(found, progress))
     checks = [Check(name, _state(results / name, text)) for name, text in sorted(files.items())]
     for folder in sorted({results / evidence.plan.data for evidence in found}):
         known = {results / name for name in files}

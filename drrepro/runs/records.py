@@ -110,11 +110,12 @@ SHAPE = {
     "versions": {"torch": str, EACH: str},
     "machine": {"cpu": str, "threads": int},
 }
+# What migrations look at, of any version.
 EARLIEST: dict[str, Any] = {
     "config": {"loss": {}, "matcher": {}},
     "data": {},
     "densities": ([], {}, type(None)),
-}  # to be migrated
+}
 
 
 def write_record(directory: Path, record: Record) -> Record:

@@ -54,6 +54,12 @@ def test_what_is_not_finite_is_never_silently_finite(loss, bad, label):
 
 
 @pytest.mark.parametrize("loss", [QualityFocalLoss(), VarifocalLoss()])
+def test_a_quality_that_is_nan_is_never_silently_finite(loss):
+    logits, labels = torch.zeros(1, 2, 2), torch.tensor([[0, 1]])
+    assert not loss(logits, labels, ious=torch.tensor([[0.0, math.nan]])).isfinite()
+
+
+@pytest.mark.parametrize("loss", [QualityFocalLoss(), VarifocalLoss()])
 def test_shares_add_up_and_qualities_are_needed(loss):
     torch.manual_seed(0)
     logits, labels, ious = torch.randn(4, 9, 3), torch.randint(-1, 4, (4, 9)), torch.rand(4, 9)

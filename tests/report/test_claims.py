@@ -14,7 +14,7 @@ from drrepro.report import claims
 from drrepro.report.cells import estimate, interval_text
 from drrepro.report.claim import RULE, Claim, Part
 from drrepro.report.claim_text import claim_table
-from drrepro.report.decision import Bounds, p_value
+from drrepro.report.decision import p_value
 from drrepro.report.evidence import Evidence, gather
 from drrepro.report.paper_claims import ABOUT_TWO
 from drrepro.report.written import claim_files
@@ -103,7 +103,7 @@ def test_parts_are_corrected_for_their_number_and_say_what_would_decide_them(tmp
         return 0.3 + (0.05 + 0.0183 * (config.seed - 1)) * (config.loss.name == "dr")
 
     found = claim("scale", tmp_path, ap, "0,1,2", images=0)
-    alone = p_value(found.parts[0].cell, Bounds(found.parts[0].least))
+    alone = p_value(found.parts[0].cell, found.parts[0].least)
     assert 0.04 < alone < 0.05
     assert found.verdict == "undecided"
     assert [decision.p for decision in found.decisions] == pytest.approx([5 * alone] * 5)
@@ -291,7 +291,7 @@ def test_what_is_undecided_needs_more_seeds_than_there_are():
     cells += [estimate([np.array([1.0 + 0.21 * k]) for k in (-1, 0, 1)])] * 2
     found = Claim("", "", "", "", [Part("", cell, least=0, is_ap=False) for cell in cells])
     assert {decision.verdict for decision in found.decisions} == {"undecided"}
-    assert p_value(cells[1], Bounds(0)) <= 0.05
+    assert p_value(cells[1], 0) <= 0.05
     for part, decision in zip(found.parts, found.decisions, strict=True):
         assert decision.detectable > part.cell.value
         assert int(decision.needs.removesuffix(" seeds")) > 3

@@ -9,22 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drrepro.report.cells import estimate, mean_of
-from drrepro.report.decision import ALPHA, POWER, Bounds, detectable, holm, p_value, seeds_for, what_decides
+from drrepro.report.decision import ALPHA, POWER, detectable, holm, p_value, seeds_for, what_decides
 
 VALUES = st.lists(st.floats(-5, 5), min_size=2, max_size=6).filter(lambda values: np.std(values) > 0.01)
 BOUNDS = st.tuples(st.floats(-5, 5), st.one_of(st.just(math.inf), st.floats(0.1, 5))).map(
-    lambda pair: Bounds(pair[0], pair[0] + pair[1])
+    lambda pair: (pair[0], pair[0] + pair[1])
 )
 
 
 @given(VALUES, BOUNDS)
 def test_p_is_the_smallest_alpha_whose_interval_decides(values, bounds):
     cell = estimate([np.array([value]) for value in values])
-    p = p_value(cell, bounds)
+    least, most = bounds
+    p = p_value(cell, least, most)
 
     def decides(alpha):
         low, high = cell.interval(1 - alpha)
-        return (bounds.least <= low and high <= bounds.most) or high < bounds.least or low > bounds.most
+        return (least <= low and high <= most) or high < least or low > most
 
     if p < 0.99:
         assert decides(p * 1.001 + 1e-9)
@@ -33,8 +34,8 @@ def test_p_is_the_smallest_alpha_whose_interval_decides(values, bounds):
 
 
 def test_a_single_seed_decides_nothing():
-    assert p_value(estimate([np.array([5.0, 4.9, 5.1])]), Bounds(0)) == 1
-    assert p_value(estimate([]), Bounds(0)) == 1
+    assert p_value(estimate([np.array([5.0, 4.9, 5.1])]), 0) == 1
+    assert p_value(estimate([]), 0) == 1
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
@@ -63,7 +64,7 @@ def test_what_is_called_seen_is_decided_in_four_of_five_cases(n, alpha, images):
     trials = 4000 if not images else 400
     values = difference + rng.normal(0, images, (trials, 1)) + rng.normal(0, 1, (trials, n))
     cells = (replace(typical, value=float(own.mean()), sd=float(own.std(ddof=1))) for own in values)
-    seen = sum(p_value(cell, Bounds(0)) <= alpha and cell.value > 0 for cell in cells)
+    seen = sum(p_value(cell, 0) <= alpha and cell.value > 0 for cell in cells)
     assert seen / trials == pytest.approx(POWER, abs=0.02 if not images else 0.06)
 
 

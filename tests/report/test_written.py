@@ -129,7 +129,7 @@ def test_the_published_results_verify_on_the_command_line(tmp_path, monkeypatch)
     monkeypatch.setattr("drrepro.report.evidence.RESAMPLES", RESAMPLES)  # not fewer
     done = CliRunner().invoke(app, ["report", "verify", "--results", str(RESULTS)])
     assert done.exit_code == 0, done.output
-    (count, total) = (int(done.output.split(" ")[i]) for i in (0, 2))
+    (count, total) = (int(done.stdout.split(" ")[i]) for i in (0, 2))
     assert count == total > 60
     copy = shutil.copytree(RESULTS, tmp_path / "copy")
     (copy / "digits" / "table2.md").write_text("better")
