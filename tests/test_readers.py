@@ -27,6 +27,7 @@ from drrepro.data.images import keep_good
 from drrepro.data.splits import read_split
 from drrepro.errors import RunError, UsageError
 from drrepro.evaluation.bootstrap import draw_counts, resampled_ap
+from drrepro.losses import GHMCLoss
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import silent
 from drrepro.report.claims import build_claims
@@ -209,32 +210,33 @@ def trained(tmp_path_factory):
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
+    loss = GHMCLoss(2)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     folder = tmp_path_factory.mktemp("trained")
-    save_checkpoint(folder, model, optimizer, scaler, 3, {"wall": 1.0, "cpu": 2.0})
-    return model, optimizer, scaler, folder
+    save_checkpoint(folder, model, loss, optimizer, scaler, 3, {"wall": 1.0, "cpu": 2.0})
+    return model, loss, optimizer, scaler, folder
 
 
 @few
 @given(data=st.data())
 def test_a_checkpoint(data, trained, tmp_path):
-    model, optimizer, scaler, folder = trained
+    model, loss, optimizer, scaler, folder = trained
     state = load_checkpoint(folder)
     torch.save(data.draw(edited(state)), tmp_path / "checkpoint.pt")
     with refused:
-        step, seconds = resume(tmp_path, model, optimizer, scaler)
+        step, seconds = resume(tmp_path, model, loss, optimizer, scaler)
         assert step >= 0
         assert seconds["wall"] + seconds["cpu"] < 1e16
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-    assert resume(folder, model, optimizer, scaler) == (3, {"wall": 1.0, "cpu": 2.0})
+    assert resume(folder, model, loss, optimizer, scaler) == (3, {"wall": 1.0, "cpu": 2.0})
 
 
 @few
 @given(data=st.data())
 def test_a_damaged_checkpoint_whose_checksums_are_right(data, trained, tmp_path):
-    model, optimizer, scaler, folder = trained
+    model, loss, optimizer, scaler, folder = trained
     with zipfile.ZipFile(folder / "checkpoint.pt") as whole:
         parts = {name: whole.read(name) for name in whole.namelist()}
     (pickled,) = (name for name in parts if name.endswith("data.pkl"))
@@ -243,8 +245,8 @@ def test_a_damaged_checkpoint_whose_checksums_are_right(data, trained, tmp_path)
         for name, content in parts.items():
             packed.writestr(name, content)
     with refused:
-        resume(tmp_path, model, optimizer, scaler)
-    resume(folder, model, optimizer, scaler)
+        resume(tmp_path, model, loss, optimizer, scaler)
+    resume(folder, model, loss, optimizer, scaler)
 
 
 @many

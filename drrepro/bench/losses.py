@@ -9,17 +9,26 @@ import matplotlib
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from drrepro.losses import BalancedCrossEntropy, DRLoss, FocalLoss, QualityFocalLoss, VarifocalLoss, reference
+from drrepro.losses import (
+    APLoss,
+    BalancedCrossEntropy,
+    DRLoss,
+    FocalLoss,
+    GHMCLoss,
+    QualityFocalLoss,
+    RankSortLoss,
+    VarifocalLoss,
+    reference,
+)
 
 matplotlib.use("Agg")
 
 SIZES = ((4_000, 10), (20_000, 20), (50_000, 80), (100_000, 80), (200_000, 80))  # anchors, classes
 POSITIVES, IGNORED = 200, 500
-QUALITY = 0.7  # IoU of each positive
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -45,6 +54,16 @@ def torchvision_focal(logits: Tensor, labels: Tensor) -> Tensor:
     return total / ((labels > 0).sum() + len(labels))
 
 
+def with_ious(loss: nn.Module) -> Loss:
+    """Return a loss that is given an IoU, another for each positive."""
+
+    def with_own(logits: Tensor, labels: Tensor) -> Tensor:
+        ious = torch.linspace(0, 1, labels.numel(), device=labels.device).view_as(labels)
+        return loss(logits, labels, ious=ious)  # type: ignore[no-any-return]
+
+    return with_own
+
+
 def plain_copy(logits: Tensor, labels: Tensor) -> Tensor:
     """The bytes that a loss cannot avoid and nothing else: read the logits, read them again, write a gradient."""
     return _Copy.apply(logits)  # type: ignore[no-any-return]
@@ -68,8 +87,11 @@ PEERS: dict[str, Loss] = {
     "FocalLoss": FocalLoss(),
     "torchvision focal": torchvision_focal,
     "BalancedCrossEntropy": BalancedCrossEntropy(),
-    "QualityFocalLoss": lambda logits, labels: QualityFocalLoss()(logits, labels, ious=labels.clamp(0, 1) * QUALITY),
-    "VarifocalLoss": lambda logits, labels: VarifocalLoss()(logits, labels, ious=labels.clamp(0, 1) * QUALITY),
+    "QualityFocalLoss": with_ious(QualityFocalLoss()),
+    "VarifocalLoss": with_ious(VarifocalLoss()),
+    "GHMCLoss": GHMCLoss(),
+    "APLoss": APLoss(),
+    "RankSortLoss": with_ious(RankSortLoss()),
     "plain copy": plain_copy,
 }
 

@@ -98,7 +98,7 @@ def _total_and_gradient(
     sums = [weight.new_zeros(())]  # and 0 or, for an infinite logit, which its score would hide, NaN
     tensors = logits, logits if gradient is None else gradient, weight, 1 - positive, column, gradient_pos
     for _, (x, out, counts, keep, here, own_gradient_pos), (p, n, s, t) in pieces(*tensors, scratch=4):
-        sigmoids_and_softplus(x.to(dtype), p, n, s, t)
+        complement_and_softplus(x.to(dtype), sigmoid_(p, x), n, s, t)
         torch.addcmul(p, n, s, value=loss.gamma, out=t)
         put(power_(p, loss.gamma).mul_(counts), here, keep)
         sums += [s.mul_(p).sum(), 0 * x.sum(dtype=dtype)]
@@ -111,13 +111,12 @@ def _total_and_gradient(
     return torch.stack(sums).sum(dtype=torch.float64) + found, gradient
 
 
-def sigmoids_and_softplus(x: Tensor, p: Tensor, n: Tensor, s: Tensor, t: Tensor) -> None:
-    """Fill p = sigmoid(x), n = 1 - p and s = softplus(x) = max(x, 0) - log(max(p, n)); t is scratch.
+def complement_and_softplus(x: Tensor, p: Tensor, n: Tensor, s: Tensor, t: Tensor) -> None:
+    """Fill n = 1 - p and s = softplus(x) = max(x, 0) - log(max(p, n)), where p = sigmoid(x); t is scratch.
 
     log1p is up to ten times slower than log on a CPU, so the log is of the rounded n, and (1 - n) - p, which is what
     the rounding left out, is added to first order.
     """
-    sigmoid_(p, x)
     torch.sub(1, p, out=n)
     torch.log(torch.maximum(p, n, out=t), out=t)
     torch.clamp(x, min=0, out=s).sub_(t)

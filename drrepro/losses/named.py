@@ -6,15 +6,20 @@ from drrepro.errors import UsageError
 from drrepro.losses.contract import ClassificationLoss
 from drrepro.losses.dr import DRLoss
 from drrepro.losses.focal import BalancedCrossEntropy, FocalLoss
+from drrepro.losses.ghm import GHMCLoss
 from drrepro.losses.quality import QualityFocalLoss, VarifocalLoss
+from drrepro.losses.ranked import APLoss, RankSortLoss
 from drrepro.schema import LossConfig
 
 LOSSES: dict[str, type[ClassificationLoss]] = {
     "dr": DRLoss,
     "focal": FocalLoss,
     "balanced_ce": BalancedCrossEntropy,
+    "ghm_c": GHMCLoss,
     "quality_focal": QualityFocalLoss,
     "varifocal": VarifocalLoss,
+    "ap": APLoss,
+    "rank_sort": RankSortLoss,
 }
 DEFAULT = "dr"
 BASELINE = "focal"  # whose prior, matcher and thresholds ``loss_only`` keeps

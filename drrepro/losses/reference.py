@@ -75,6 +75,63 @@ def varifocal_loss(logits: Tensor, labels: Tensor, ious: Tensor, alpha: float = 
     return terms[positive | negative].sum() / ((labels > 0).sum() + len(labels))
 
 
+def ghm_c_loss(logits: Tensor, labels: Tensor, bins: int = 30) -> Tensor:
+    """Return what `drrepro.losses.GHMCLoss` with momentum 0 does: sum of CE / GD(g), Li et al. (2019)."""
+    p, (positive, negative) = logits.sigmoid(), _masks(logits, labels)
+    counted = positive | negative
+    g = torch.where(positive, 1 - p, p).detach()[counted]
+    bin_of = (g * bins).long().clamp(max=bins - 1)
+    density = bins * (bin_of[:, None] == bin_of).sum(1)  # GD(g) = M R, R the pairs in the bin of g
+    entropy = -torch.where(positive, p, 1 - p).log()[counted]
+    return (entropy / density).sum()
+
+
+def ap_loss(logits: Tensor, labels: Tensor, delta: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return the value of `drrepro.losses.APLoss` and the update in place of its gradient, over all pairs.
+
+    L_ij = H(x_j - x_i) / rank(i); where the precision at a lower score is larger, it takes the place of the one at i.
+    """
+    x, (positive, negative) = logits.detach(), _masks(logits, labels)
+    x_pos, x_neg, update = x[positive], x[negative], torch.zeros_like(x)
+    if not len(x_pos):
+        return x.new_zeros(()), update
+    H_pos, H_neg = (_step(other - x_pos[:, None], delta) for other in (x_pos, x_neg))
+    rank_pos = H_pos.fill_diagonal_(0).sum(1) + 1
+    L = H_neg / (rank_pos + H_neg.sum(1))[:, None]  # (P, N)
+    error = torch.stack([L.sum(1)[x_pos <= own].min() for own in x_pos])
+    L = L * torch.where(L.sum(1) > 0, error / L.sum(1), 0.0)[:, None]
+    update[positive], update[negative] = -L.sum(1) / len(x_pos), L.sum(0) / len(x_pos)
+    return error.mean(), update
+
+
+def rank_sort_loss(logits: Tensor, labels: Tensor, ious: Tensor, delta: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Return the value of `drrepro.losses.RankSortLoss` and the update in place of its gradient, over all pairs."""
+    x, (positive, negative) = logits.detach(), _masks(logits, labels)
+    x_pos, x_neg, update = x[positive], x[negative], torch.zeros_like(x)
+    if not len(x_pos):
+        return x.new_zeros(()), update
+    y = ious[..., None].to(x.dtype).expand_as(x)[positive]
+    total, own = x.new_zeros(()), torch.zeros_like(x_pos)
+    for i in range(len(x_pos)):
+        H_pos, H_neg = _step(x_pos - x_pos[i], delta), _step(x_neg - x_pos[i], delta)
+        L_rank = H_neg / (H_pos.sum() + H_neg.sum())  # eq. 7, by negative
+        no_lower = H_pos * (y >= y[i])
+        sorting = (H_pos * (1 - y)).sum() / H_pos.sum() - (no_lower * (1 - y)).sum() / no_lower.sum()  # eq. 7 - eq. 8
+        lower = H_pos * (y < y[i])
+        L_sort = sorting * lower / lower.sum() if lower.sum() > 0 else lower
+        own += L_sort
+        own[i] -= L_rank.sum() + L_sort.sum()
+        update[negative] += L_rank / len(x_pos)
+        total = total + L_rank.sum() + L_sort.sum()
+    update[positive] = own / len(x_pos)
+    return total / len(x_pos), update
+
+
+def _step(d: Tensor, delta: float) -> Tensor:
+    """Return H(d), a step smoothed over 2 delta."""
+    return (d / (2 * delta) + 0.5).clamp(0, 1)
+
+
 def _masks(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return (B, A, K) masks of the pairs that are positive, and negative."""
     own = labels[..., None] == torch.arange(1, logits.shape[2] + 1, device=labels.device)

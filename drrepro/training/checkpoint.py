@@ -7,7 +7,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from drrepro.errors import RunError
 from drrepro.files import atomic_write, remove_leftovers
@@ -18,6 +18,7 @@ from drrepro.shape import misfit
 SHAPE = {
     "step": int,
     "model": {},
+    "loss": {},
     "optimizer": {"state": {}},
     "scaler": {},
     "rng": Tensor,
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 def save_checkpoint(
     directory: Path,
     model: RetinaNet,
+    loss: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     step: int,
@@ -42,6 +44,7 @@ def save_checkpoint(
     state = {
         "step": step,
         "model": model.state_dict(),
+        "loss": loss.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "rng": torch.get_rng_state(),
@@ -70,6 +73,7 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
                     if damaged := packed.testzip():  # torch.load does not look at the checksums
                         raise BadZipFile(f"{damaged} is damaged")
                 state = torch.load(path, map_location="cpu", weights_only=True)
+                state = {"loss": {}, **state}  # which those written before a loss had a state lack
                 if wrong := misfit(state, SHAPE) or ("step is negative" if state["step"] < 0 else ""):
                     raise ValueError(wrong)
                 return {key: state[key] for key in SHAPE}
@@ -82,24 +86,29 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
 
 
 def resume(
-    directory: Path, model: RetinaNet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    directory: Path,
+    model: RetinaNet,
+    loss: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
 ) -> tuple[int, dict[str, float]]:
     """Load the last state, if any; return the steps done and the seconds spent on them.
 
-    Raises RunError, naming the folder, for one that is not of this model and optimizer.
+    Raises RunError, naming the folder, for one that is not of this model, loss and optimizer.
     """
     state = load_checkpoint(directory)
     if state is None:
         return 0, {"wall": 0.0, "cpu": 0.0}
     try:
         model.load_state_dict(state["model"])
+        loss.load_state_dict(state["loss"])
         groups = optimizer.state_dict()["param_groups"]  # rates and decays are the configuration's
         optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         _check_optimizer(optimizer)
         scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
     except Exception as error:  # torch raises whatever the contents make it raise
-        why = f"is not of this model and optimizer ({_first_line(error)})"
+        why = f"is not of this model, loss and optimizer ({_first_line(error)})"
         raise RunError(f"{RunFolder(directory).checkpoint}: {why}; remove it to train again") from None
     return state["step"], state["seconds"]
 

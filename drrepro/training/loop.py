@@ -54,7 +54,9 @@ def train(
             report("train", done, total, numbers)
             stop = on_any_rank(signalled(), device)
             if rank() == 0 and (stop or _is_due(done, config.runtime.checkpoint_every, total)):
-                save_checkpoint(directory, model, learner.optimizer, learner.scaler, done, clock.seconds())
+                save_checkpoint(
+                    directory, model, learner.loss, learner.optimizer, learner.scaler, done, clock.seconds()
+                )
                 for sink in sinks:
                     sink.on_checkpoint(done)
             if stop:
@@ -88,7 +90,7 @@ def _prepare(model: RetinaNet, config: Config, device: torch.device) -> nn.Modul
 
 def _start(directory: Path, learner: Learner) -> tuple[int, "_Clock"]:
     """Return the steps done, from the checkpoint if there is one, and the clock that goes on from there."""
-    done, before = resume(directory, learner.model, learner.optimizer, learner.scaler)
+    done, before = resume(directory, learner.model, learner.loss, learner.optimizer, learner.scaler)
     if len(set(all_parts(done))) > 1:
         raise RunError(f"{directory}: ranks have read different checkpoints; all nodes need the same runs folder")
     return min(done, learner.config.schedule.steps), _Clock(before)

@@ -29,7 +29,7 @@ def stop_at(step):
     return report
 
 
-@pytest.mark.parametrize("loss", ["dr", "focal"])
+@pytest.mark.parametrize("loss", ["dr", "focal", "ghm_c", "rank_sort"])
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_a_run_that_goes_on_ends_bit_identical(loss, step, data_folder, tmp_path):
     config = compose([f"loss={loss}", *TINY])

@@ -1,0 +1,89 @@
+"""GHM-C against its paper's formulas."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drrepro.losses import GHMCLoss, reference
+from tests.losses.test_elementwise import assert_same
+from tests.losses.test_losses import problems
+
+
+@settings(deadline=None, max_examples=100)
+@given(problem=problems(), bins=st.sampled_from([1, 3, 30]))
+def test_without_momentum_it_equals_the_reference(problem, bins):
+    logits, labels = problem
+    assert_same(GHMCLoss(bins, 0.0)(logits, labels), reference.ghm_c_loss(logits, labels, bins), logits)
+
+
+def test_counts_are_a_moving_average_that_is_state_and_evaluation_leaves_alone():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 40, 3, dtype=torch.float64), torch.randint(-1, 4, (2, 40))
+    plain, moving = GHMCLoss(5, 0.0), GHMCLoss(5, 0.75)
+    once = plain(logits, labels)
+    torch.testing.assert_close(moving(logits, labels), 4 * once)  # S = R / 4 after the first, from 0
+    torch.testing.assert_close(moving(logits, labels), once / (1 - 0.75**2))
+    resumed = GHMCLoss(5, 0.75)
+    resumed.load_state_dict(moving.state_dict())
+    resumed.eval()
+    third = resumed(logits, labels)
+    torch.testing.assert_close(third, once / (1 - 0.75**3))
+    assert resumed(logits, labels) == third
+    assert plain.counts.sum() == 3 * (labels >= 0).sum()
+
+
+def test_every_bin_that_has_pairs_weighs_the_same():
+    p = torch.tensor([[[0.05], [0.05], [0.05], [0.95]]], dtype=torch.float64)
+    logits = p.logit().requires_grad_()
+    GHMCLoss(10, 0.0)(logits, torch.zeros(1, 4, dtype=torch.int64)).backward()
+    torch.testing.assert_close(logits.grad, p / torch.tensor([30.0, 30, 30, 10])[:, None])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("label", [-1, 0, 1])
+def test_what_is_not_finite_is_never_silently_finite(bad, label):
+    logits = torch.zeros(1, 3, 2)
+    logits[0, 1, 0] = bad
+    assert not GHMCLoss()(logits, torch.tensor([[0, label, 0]])).isfinite()
+
+
+@pytest.mark.parametrize("scale", [30.0, 200.0])
+def test_saturated_scores_stay_finite(scale):
+    logits = (scale * torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]])).requires_grad_()
+    value = GHMCLoss()(logits, torch.tensor([[1, 0]]))
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+def test_pieces_and_a_second_backward_make_no_difference(monkeypatch):
+    torch.manual_seed(1)
+    logits, labels = torch.randn(2, 50, 7, requires_grad=True), torch.randint(-1, 8, (2, 50))
+    whole = GHMCLoss()(logits, labels)
+    gradients = [torch.autograd.grad(whole, logits, retain_graph=True)[0] for _ in range(2)]
+    monkeypatch.setattr("drrepro.losses.stream.CPU_PIECE", 30)
+    small = GHMCLoss()(logits, labels)
+    torch.testing.assert_close(small, whole)
+    for gradient in gradients:
+        torch.testing.assert_close(gradient, torch.autograd.grad(small, logits, retain_graph=True)[0])
+
+
+def test_shares_are_a_mean_over_passes():
+    torch.manual_seed(2)
+    logits, labels = torch.randn(2, 9, 3), torch.randint(-1, 4, (2, 9))
+    torch.testing.assert_close(GHMCLoss().share(logits, labels, (labels > 0).sum(), 4), GHMCLoss()(logits, labels) / 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GHMCLoss(0), "bins must be at least 1, got 0"),
+        (lambda: GHMCLoss(momentum=1), "momentum must be from 0 to below 1, got 1"),
+    ],
+)
+def test_wrong_parameters_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
