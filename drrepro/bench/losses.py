@@ -167,12 +167,14 @@ def peak_memory(loss: Loss, logits: Tensor, labels: Tensor) -> int:
 def draw(frame: pd.DataFrame) -> Figure:
     """Draw total milliseconds against the number of logits, a panel a number of threads."""
     threads = sorted(frame["threads"].unique())
-    figure = Figure(figsize=(5.0 * len(threads), 3.8), layout="constrained")
-    for ax, count in zip(figure.subplots(1, len(threads), squeeze=False)[0], threads, strict=True):
+    figure = Figure(figsize=(4.2 * len(threads) + 2.2, 3.8), layout="constrained")
+    axes = figure.subplots(1, len(threads), squeeze=False)[0]
+    for ax, count in zip(axes, threads, strict=True):
+        ax.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)  # type: ignore[attr-defined]
         for name, own in frame[frame["threads"] == count].groupby("loss", sort=False):
             ax.plot(own["anchors"] * own["classes"], own["total_ms"], "o-", markersize=3, label=name)
         ax.set(xscale="log", yscale="log", xlabel="logits", ylabel="forward + backward, ms")
         ax.set_title(f"{count} thread{'s' if count > 1 else ''}")
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False, fontsize="small")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
     return figure
