@@ -78,7 +78,7 @@ def test_the_human_output_names_every_threshold_and_the_folder(environment):
     ("arguments", "message"),
     [
         (["train", "los=dr"], "error: los: no such key; did you mean loss?"),
-        (["train", "loss=drx"], "error: loss=drx: no such option; choose from balanced_ce, dr, focal"),
+        (["train", "loss=drx"], "error: loss=drx: no such option; choose from ap, balanced_ce, dr, focal, ghm_c"),
         (["train", "schedule.lr=fast"], "error: schedule.lr=fast: Value 'fast'"),
         (["train", "loss.h=1"], "error: loss.h=1.0: must exceed 1"),
         (["train", "data=coco_custom"], "error: data.train_json and data.train_images: both are needed"),
