@@ -1,6 +1,7 @@
 """GHM-C against its paper's formulas."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -75,6 +76,31 @@ def test_shares_are_a_mean_over_passes():
     torch.manual_seed(2)
     logits, labels = torch.randn(2, 9, 3), torch.randint(-1, 4, (2, 9))
     torch.testing.assert_close(GHMCLoss().share(logits, labels, (labels > 0).sum(), 4), GHMCLoss()(logits, labels) / 4)
+
+
+def one_of_two(number, folder, logits, labels):
+    os.environ.update(RANK=str(number), WORLD_SIZE="2")
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=number, world_size=2)
+    own = logits[number::2].clone().requires_grad_()
+    loss = GHMCLoss()
+    value = loss.share(own, labels[number::2], None, 2)
+    value.backward()
+    torch.save((value.detach(), own.grad, loss.counts), f"{folder}/{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_the_shares_of_two_ranks_are_the_loss_of_the_batch_of_both(tmp_path):
+    torch.manual_seed(3)
+    logits, labels = torch.randn(4, 20, 3), torch.randint(-1, 4, (4, 20))
+    torch.multiprocessing.spawn(one_of_two, (str(tmp_path), logits, labels), nprocs=2)
+    whole, loss = logits.clone().requires_grad_(), GHMCLoss()
+    expected = loss(whole, labels)
+    expected.backward()
+    parts = [torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in (0, 1)]
+    torch.testing.assert_close(sum(value for value, _, _ in parts), expected.detach())
+    for number, (_, gradient, counts) in enumerate(parts):
+        torch.testing.assert_close(gradient, whole.grad[number::2])
+        assert torch.equal(counts, loss.counts)
 
 
 @pytest.mark.parametrize(
