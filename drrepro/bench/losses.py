@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import matplotlib
 import pandas as pd
@@ -54,14 +55,10 @@ def torchvision_focal(logits: Tensor, labels: Tensor) -> Tensor:
     return total / ((labels > 0).sum() + len(labels))
 
 
-def with_ious(loss: nn.Module) -> Loss:
+def with_ious(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
     """Return a loss that is given an IoU, another for each positive."""
-
-    def with_own(logits: Tensor, labels: Tensor) -> Tensor:
-        ious = torch.linspace(0, 1, labels.numel(), device=labels.device).view_as(labels)
-        return loss(logits, labels, ious=ious)  # type: ignore[no-any-return]
-
-    return with_own
+    ious = torch.linspace(0, 1, labels.numel(), device=labels.device).view_as(labels)
+    return loss(logits, labels, ious=ious)  # type: ignore[no-any-return]
 
 
 def plain_copy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -87,11 +84,11 @@ PEERS: dict[str, Loss] = {
     "FocalLoss": FocalLoss(),
     "torchvision focal": torchvision_focal,
     "BalancedCrossEntropy": BalancedCrossEntropy(),
-    "QualityFocalLoss": with_ious(QualityFocalLoss()),
-    "VarifocalLoss": with_ious(VarifocalLoss()),
+    "QualityFocalLoss": partial(with_ious, QualityFocalLoss()),
+    "VarifocalLoss": partial(with_ious, VarifocalLoss()),
     "GHMCLoss": GHMCLoss(),
     "APLoss": APLoss(),
-    "RankSortLoss": with_ious(RankSortLoss()),
+    "RankSortLoss": partial(with_ious, RankSortLoss()),
     "plain copy": plain_copy,
 }
 

@@ -30,7 +30,7 @@ class ClassificationLoss(nn.Module):
     def share(self, logits: Tensor, labels: Tensor, positives: Tensor, parts: int, **beside: Tensor) -> Tensor:
         """Return a part's share of a step's loss: the shares of all ``parts``, equally large, add up to it.
 
-        ``positives``, a scalar, are those of all parts. Here the loss is a mean over images; a loss that is divided by
-        something else says so by overriding this.
+        ``positives``, a scalar, are those of all parts. Here the step's loss is the mean over its parts; a loss that is
+        divided by something that is counted over all of them says so by overriding this.
         """
         return self(logits, labels, **beside) / parts  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from drrepro.losses.contract import ClassificationLoss
-from drrepro.losses.stream import check, compute_dtype, pair_masks, pieces, put, sigmoid_
+from drrepro.losses.stream import check, check_ious, compute_dtype, pair_masks, pieces, put, sigmoid_
 
 
 class ElementwiseLoss(ClassificationLoss):
@@ -39,9 +39,8 @@ class ElementwiseLoss(ClassificationLoss):
         where these are a part of a larger batch.
         """
         check(logits, labels)
-        if self.needs_ious and (ious is None or ious.shape != labels.shape):
-            found = None if ious is None else tuple(ious.shape)
-            raise ValueError(f"ious must be of shape {tuple(labels.shape)}, got {found}")
+        if self.needs_ious:
+            check_ious(ious, labels)
         if normalizer is None:
             normalizer = (labels > 0).sum() + len(labels)
         return _Elementwise.apply(logits, labels, normalizer, ious, self)  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ each in proportion to H. So ``accumulate`` and ranks change these losses: they r
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,14 +15,14 @@ from torch import Tensor
 from drrepro.losses.contract import ClassificationLoss
 from drrepro.losses.pairs import sort_negatives
 from drrepro.losses.precomputed import Precomputed
-from drrepro.losses.stream import check, compute_dtype
+from drrepro.losses.stream import check, check_ious, compute_dtype, finite, positive_places
 from drrepro.schema import LossConfig
 
 PAIRS = 2**20  # of positives, at once
 
 
 class RankedLoss(ClassificationLoss):
-    """A mean over positives; 0 without any. The number of positives is read, for which a GPU waits."""
+    """A mean over positives; 0 without any. A GPU waits for their number, and whether all logits are finite."""
 
     delta: float
 
@@ -40,29 +41,21 @@ class RankedLoss(ClassificationLoss):
         predicted and matched boxes, where the loss needs them.
         """
         check(logits, labels)
-        if self.needs_ious and (ious is None or ious.shape != labels.shape):
-            found = None if ious is None else tuple(ious.shape)
-            raise ValueError(f"ious must be of shape {tuple(labels.shape)}, got {found}")
+        if self.needs_ious:
+            check_ious(ious, labels)
+        return Precomputed.apply(logits, partial(self._value_and_update, labels, ious))  # type: ignore[no-any-return]
 
-        def compute(logits: Tensor) -> tuple[Tensor, Tensor]:
-            return self._value_and_update(logits, labels, ious)
-
-        return Precomputed.apply(logits, compute)  # type: ignore[no-any-return]
-
-    def _value_and_update(self, logits: Tensor, labels: Tensor, ious: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _value_and_update(self, labels: Tensor, ious: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor]:
         dtype = compute_dtype(logits)
-        image, anchor = (labels > 0).nonzero(as_tuple=True)
-        places = image, anchor, labels[image, anchor] - 1
-        x_pos, own_ious = logits[places].to(dtype), None if ious is None else ious[image, anchor].double()
-        finite = logits.numel() == 0 or torch.stack(torch.aminmax(logits)).isfinite().all()
-        if own_ious is not None:
-            finite = finite and own_ious.isfinite().all()
-        if not finite or not len(x_pos):
-            value = 0.0 if finite else torch.nan
-            return x_pos.new_tensor(value), torch.full_like(logits, value, dtype=dtype)
+        places = positive_places(labels)
+        x_pos, own_ious = logits[places].double(), None if ious is None else ious[places[:2]].double()
+        known = finite(logits) and (own_ious is None or finite(own_ious))
+        if not known or not len(x_pos):
+            value = 0.0 if known else torch.nan
+            return x_pos.new_tensor(value, dtype=dtype), torch.full_like(logits, value, dtype=dtype)
         negatives = sort_negatives(logits, labels, x_pos, self.delta)
         above = negatives.above(x_pos)
-        error, shared, own = self.errors(x_pos.double(), above, own_ious)
+        error, shared, own = self.errors(x_pos, above, own_ious)
         weights = torch.where(above > 0, shared / above, 0.0) / len(x_pos)
         update = negatives.spread(x_pos, weights)
         update[places] = (own / len(x_pos)).to(dtype)
@@ -87,7 +80,8 @@ class APLoss(RankedLoss):
     """1 - AP: the mean over positives i of sum_j L_ij, L_ij = H(x_j - x_i) / rank(i), j the negatives, as interpolated.
 
     Chen et al., *Towards Accurate One-Stage Object Detection with AP-Loss* (CVPR 2019). rank(i) = 1 + sum of H over all
-    others. As AP is interpolated, a precision is the largest of those at its rank and at lower scores.
+    others. As AP is interpolated, a precision is the largest of those at its rank and at lower scores. The box term is
+    the protocol's, not the paper's.
     """
 
     Parameters = APParameters

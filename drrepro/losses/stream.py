@@ -1,6 +1,6 @@
-"""What both losses share: checks of their arguments, and a walk over the logits in pieces that stay in cache.
+"""What the losses share: checks of their arguments, and a walk over the logits in pieces that stay in cache.
 
-Nothing here makes a GPU wait: no value is read back, no index is computed from data.
+Nothing here makes a GPU wait, but where it says so: no value is read back, no index is computed from data.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from torch import Tensor
 # that calls cost little.
 CPU_PIECE = 2**16
 PIECE = 2**24
+Places = tuple[Tensor, Tensor, Tensor]
 
 
 def check(logits: Tensor, labels: Tensor) -> None:
@@ -37,6 +38,21 @@ def check(logits: Tensor, labels: Tensor) -> None:
             raise ValueError(f"labels must be from -1 to {classes}, got {value}")
 
 
+def check_ious(ious: Tensor | None, labels: Tensor) -> None:
+    """Raise ValueError unless there are ious, of the shape of the labels."""
+    if ious is None or ious.shape != labels.shape:
+        found = None if ious is None else tuple(ious.shape)
+        raise ValueError(f"ious must be of shape {tuple(labels.shape)}, got {found}")
+
+
+def finite(logits: Tensor) -> bool:
+    """Return whether all of them are, for which a GPU waits."""
+    if not logits.numel():
+        return True
+    lowest, highest = torch.aminmax(logits.detach())
+    return bool(lowest.isfinite() & highest.isfinite())
+
+
 def compute_dtype(logits: Tensor) -> torch.dtype:
     """Return the dtype to compute in: float64 for float64, float32 for everything else."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -52,6 +68,12 @@ def pair_masks(labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tens
     return (y >= 0).to(dtype), (y > 0).to(dtype), (y - 1).clamp_(min=0)
 
 
+def positive_places(labels: Tensor) -> Places:
+    """Return the image, anchor and class, from 0, of each positive, (P,) each, for whose number a GPU waits."""
+    image, anchor = (labels > 0).nonzero(as_tuple=True)
+    return image, anchor, labels[image, anchor] - 1
+
+
 def pieces(*tensors: Tensor, scratch: int) -> Iterator[tuple[int, tuple[Tensor, ...], list[Tensor]]]:
     """Walk over tensors (B, A, ...), the logits first, in pieces of r anchors that stay in cache.
 
@@ -65,7 +87,7 @@ def pieces(*tensors: Tensor, scratch: int) -> Iterator[tuple[int, tuple[Tensor, 
     for image in range(len(logits)):
         for views in zip(*(torch.split(tensor[image], rows) for tensor in tensors), strict=True):
             r = len(views[0])
-            yield image, views, buffers if r == len(buffers[0]) else [buffer[:r] for buffer in buffers]
+            yield image, views, buffers if r == shape[0] else [buffer[:r] for buffer in buffers]
 
 
 def sigmoid_(out: Tensor, x: Tensor) -> Tensor:

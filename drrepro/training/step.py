@@ -86,7 +86,7 @@ def add_gradients(
 
     Every part has as many images, and what losses are divided by is counted over all of them first [I], so how images
     of one size are split makes no difference. Of each part alone are its padding, batch norm where it is trained, and
-    the distribution of DR loss with scope batch.
+    what a loss ranks or counts together: DR loss with scope batch, GHM-C, AP loss, rank & sort loss.
     """
     dtype = DTYPES[config.schedule.precision]
     targets = [_targets(model, batch, config) for batch in parts]

@@ -36,6 +36,49 @@ def test_counts_are_a_moving_average_that_is_state_and_evaluation_leaves_alone()
     assert plain.counts.sum() == 3 * (labels >= 0).sum()
 
 
+def test_the_average_is_of_every_bin_and_bins_long_empty_weigh_nothing():
+    torch.manual_seed(4)
+    bins, momentum, loss = 4, 0.75, GHMCLoss(4, 0.75)
+    labels = torch.tensor([[1, 0, -1, 0]])
+    S = torch.zeros(bins, dtype=torch.float64)
+    for number in range(500):
+        # Only the first passes have pairs in the last bin. The ignored anchor lies in a bin that empties too.
+        p = (
+            torch.tensor([0.1, 0.9, 0.6, 0.6])
+            if number < 2
+            else torch.tensor([0.9, 0.1 + 0.3 * (number % 2), 0.6, 0.2])
+        )
+        logits = p.logit()[None, :, None].requires_grad_()
+        value = loss(logits, labels)
+        value.backward()
+        g = torch.where(labels[0] == 1, 1 - p, p).double()
+        places = (g * bins).long()
+        counted = labels[0] >= 0
+        S = momentum * S + (1 - momentum) * torch.bincount(places[counted], minlength=bins)
+        expected = (-(1 - g).log() / (bins * S[places]))[counted].sum()
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
+        assert logits.grad.isfinite().all()
+        assert logits.grad[0, 2] == 0
+    assert S[3] < 1e-60
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_lower_precisions_are_computed_in_float32_with_and_without_autocast(dtype):
+    torch.manual_seed(5)
+    logits, labels = torch.randn(2, 60, 4).to(dtype).requires_grad_(), torch.randint(-1, 5, (2, 60))
+    exact = logits.detach().double().requires_grad_()
+    expected = reference.ghm_c_loss(exact, labels)
+    (expected_gradient,) = torch.autograd.grad(expected, exact)
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value = GHMCLoss(momentum=0.0)(logits, labels)
+        (gradient,) = torch.autograd.grad(value, logits)
+        assert value.dtype == torch.float32
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(gradient.double(), expected_gradient, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
 def test_every_bin_that_has_pairs_weighs_the_same():
     p = torch.tensor([[[0.05], [0.05], [0.05], [0.95]]], dtype=torch.float64)
     logits = p.logit().requires_grad_()
@@ -86,6 +129,10 @@ def one_of_two(number, folder, logits, labels):
     value = loss.share(own, labels[number::2], None, 2)
     value.backward()
     torch.save((value.detach(), own.grad, loss.counts), f"{folder}/{number}.pt")
+    if number == 1:
+        own = own.detach().fill_(math.nan)
+    value = loss.share(own, labels[number::2], None, 2)  # no rank waits for another
+    assert value.isfinite() == (number == 0)
     torch.distributed.destroy_process_group()
 
 

@@ -113,6 +113,41 @@ def test_nothing_to_rank_is_no_loss(loss, labels):
     assert not gradient.any()
 
 
+@pytest.mark.parametrize(("loss", "naive"), [*LOSSES, (APLoss(1e-6), lambda x, y, q: reference.ap_loss(x, y, 1e-6))])
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        ([1e8, 0.0, 2e8, -3.0], [1, 1, 0, 0]),
+        ([1e8, 1e8, 1e20], [1, 0, 0]),
+        ([-1e8, 3.0], [1, 0]),
+        ([-1000.0, -999.8, -1000.3, -1000.1], [1, 0, 0, 0]),
+        ([-1000.0, 5.0, 4.7, 5.2, 1e10], [1, 1, 0, 0, 0]),
+        ([4.6, 4.6, 4.6], [1, 0, 0]),
+        ([0.0, 1e30, 0.2, 2e30, -1e30], [1, 1, 0, 0, 0]),
+    ],
+)
+def test_logits_of_any_size_equal_the_reference(loss, naive, logits, labels):
+    logits, labels = torch.tensor(logits)[None, :, None], torch.tensor([labels])
+    ious = torch.linspace(0.9, 0.1, labels.numel()).view_as(labels)
+    value, gradient = value_and_gradient(loss, logits, labels, ious)
+    expected, update = naive(logits.double(), labels, ious.double())
+    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(gradient.double(), update, rtol=1e-6, atol=1e-9)
+
+
+@EACH
+def test_autocast_changes_nothing_and_shares_are_a_mean_over_passes(loss):
+    torch.manual_seed(2)
+    logits, labels, ious = torch.randn(2, 30, 4), torch.randint(-1, 5, (2, 30)), torch.rand(2, 30)
+    expected, update = value_and_gradient(loss, logits, labels, ious)
+    with torch.autocast("cpu", torch.bfloat16):
+        value, gradient = value_and_gradient(loss, logits, labels, ious)
+    assert torch.equal(value, expected)
+    assert torch.equal(gradient, update)
+    beside = {"ious": ious} if loss.needs_ious else {}
+    torch.testing.assert_close(loss.share(logits, labels, (labels > 0).sum(), 4, **beside), expected / 4)
+
+
 @EACH
 def test_a_second_backward_gives_the_same_gradient_and_extremes_stay_finite(loss):
     logits = (1e30 * torch.randn(1, 50, 2)).requires_grad_()
