@@ -12,7 +12,7 @@ from drrepro.report.cells import Cell, aligned, estimate
 from drrepro.report.evidence import Evidence
 from drrepro.report.style import Style
 from drrepro.runs.records import Record
-from drrepro.studies.study import split_metric
+from drrepro.studies.study import RECIPE, split_metric
 from drrepro.text import percent
 
 AXES = {  # what the axis of a study is called
@@ -23,8 +23,11 @@ LOGARITHMIC = ("schedule.steps",)
 
 
 def records_by_arm(evidence: Evidence) -> dict[str, list[Record]]:
-    """Return the records of each arm that has some, in the order of the plan, each once."""
-    names = {arm: [p.run_id for p in evidence.plan.points if p.arm == arm] for arm in evidence.study.arms}
+    """Return the records of each arm that has some, in the order of the plan, each once; of recipes the first alone."""
+    study, points = evidence.study, evidence.plan.points
+    if study.axis == RECIPE:
+        points = [point for point in points if point.setting == next(iter(study.settings))]
+    names = {arm: [p.run_id for p in points if p.arm == arm] for arm in study.arms}
     unique = {arm: [name for name in dict.fromkeys(ids) if name in evidence.records] for arm, ids in names.items()}
     return {arm: [evidence.records[name] for name in ids] for arm, ids in unique.items() if ids}
 

@@ -31,6 +31,7 @@ from drrepro.text import percent
 matplotlib.use("Agg")
 
 SMOOTHING = 5  # bins of the score densities
+WIDE = 4  # columns of Figure 1; more go below
 
 
 def draw_figures(
@@ -77,25 +78,44 @@ def draw_figure1(records: list[Record], path: Path) -> list[Path]:
 def score_densities(records: list[tuple[str, Record]], style: Style) -> Figure:
     """Figure 1, a column for each (arm, record): the densities of foreground and background scores, and their means.
 
-    Row (b) shows the background's divided by 10. The columns share their axes. Runs of one arm are told apart by id.
+    Row (b) shows the background's divided by 10. All of (a) share their axes, and all of (b). Runs of one arm are told
+    apart by id.
     The scores are labelled by the same matchers in all columns, each where there are several; by those that the runs
     trained with where they have none in common.
     """
-    figure, axes = canvas(2, len(records), (4.2 * len(records), 6.0), sharex=True, sharey="row")
+    columns, strips = min(WIDE, len(records)), -(-len(records) // WIDE)
+    figure, axes = canvas(2 * strips, columns, (4.2 * columns, 6.0 * strips), sharex=True)
     arms = [arm for arm, _ in records]
     shared = shared_matchers([record for _, record in records])
-    for column, (arm, record) in enumerate(records):
+    for place, (arm, record) in enumerate(records):
+        strip, column = divmod(place, columns)
         by_matcher = {matcher_of(density): density for density in record["densities"]}
         own = [by_matcher[matcher] for matcher in shared] or record["densities"][:1]
         title = style.name(arm) if arms.count(arm) == 1 else f"{style.name(arm)}\n{record['id']}"
         for row, (part, decay) in enumerate((("(a)", 1), ("(b)", 10))):
-            _densities(axes[row][column], own, decay, style.colour(arm))
-            axes[row][column].set_title(f"{part} {title}")
-    for ax in axes[1]:
-        ax.set(xlabel="score", xlim=(0, 1))
-    for row_axes in axes:
-        row_axes[0].set(ylabel="density", ylim=(0, None))  # now that all is drawn, since it ends the scaling
+            ax = axes[2 * strip + row][column]
+            _densities(ax, own, decay, style.colour(arm))
+            ax.set_title(f"{part} {title}")
+    _share(axes)
+    for ax in (ax for row in axes for ax in row if not ax.has_data()):
+        ax.set_axis_off()
     return figure
+
+
+def _share(axes: list[list[Axes]]) -> None:
+    """Give all of (a), every other row, one scale, and all of (b); now that all is drawn, since it ends the scaling."""
+    for part in (axes[::2], axes[1::2]):
+        for ax in (ax for row in part for ax in row):
+            if ax is not part[0][0]:
+                ax.sharey(part[0][0])
+        part[0][0].autoscale(axis="y")
+        part[0][0].set(ylim=(0, None), xlim=(0, 1))
+        for row in part:
+            row[0].set(ylabel="density")
+            for ax in row[1:]:
+                ax.tick_params(labelleft=False)
+    for ax in axes[-1]:
+        ax.set(xlabel="score")
 
 
 def _densities(ax: Axes, own: list[Density], decay: int, colour: str) -> None:

@@ -24,7 +24,7 @@ LINES: dict[str, Callable[[Cell], str]] = {
 
 @dataclass(frozen=True)
 class Column:
-    """A metric of an arm, or how much it is above that of another arm."""
+    """A metric of an arm, or how much it is above that of another arm; ``arm`` is empty where each has a row."""
 
     arm: str
     metric: str
@@ -33,10 +33,12 @@ class Column:
     @property
     def head(self) -> str:
         """The arm or the two arms."""
-        return self.arm if self.minus is None else f"{self.arm} - {self.minus}"
+        if self.minus is None:
+            return self.arm
+        return f"{self.arm} - {self.minus}" if self.arm else f"gain over {self.minus}"
 
     def __str__(self) -> str:
-        return f"{self.head} {self.metric}"
+        return f"{self.head} {self.metric}".strip()
 
 
 @dataclass(frozen=True)
@@ -118,5 +120,5 @@ def display(table: Table) -> pd.DataFrame:
 def flat(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame with one header line and the setting and source as columns."""
     flat = frame.copy()
-    flat.columns = pd.Index([" ".join(column) for column in frame.columns])
+    flat.columns = pd.Index([" ".join(column).strip() for column in frame.columns])
     return flat.reset_index()

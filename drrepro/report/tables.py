@@ -22,6 +22,7 @@ from drrepro.studies.study import THRESHOLD, Study
 from drrepro.text import percent
 
 NAMED = 10  # images left out, in a title
+BESIDE = 3  # arms that have room beside each other; more have a row each
 PLAIN = ("AP", "AP50", "AP75")  # of a table without a study
 
 
@@ -37,6 +38,9 @@ def build_table(evidence: Evidence) -> Table:
     """
     study, columns = evidence.study, table_columns(evidence)
     cells = {s: {column: _cell(evidence, s, column) for column in columns} for s in table_settings(evidence)}
+    if len(study.arms) > BESIDE:
+        cells = _by_arm(study, cells)
+        columns = list(dict.fromkeys(column for row in cells.values() for column in row))
     paper = bool(evidence.plan.paper and study.published)
     findings = [finding(claim) for claim in claims_of(evidence) if claim.place == study.title]
     table = Table(study, evidence.plan.data, paper, "", columns, cells, findings)
@@ -62,6 +66,17 @@ def table_columns(evidence: Evidence) -> list[Column]:
     metrics = [metric for metric in study.metrics if metric not in lacking]
     arms = [Column(arm, metric) for arm in study.arms for metric in metrics]
     return [*arms, *gain_columns(study)]
+
+
+def _by_arm(study: Study, cells: dict[str, dict[Column, Cell]]) -> dict[str, dict[Column, Cell]]:
+    """Return the cells with a row for each arm at each setting; the baseline's gain over itself is empty."""
+    gain = Column("", "AP", study.baseline)
+    rows: dict[str, dict[Column, Cell]] = {}
+    for setting, row in cells.items():
+        for arm in study.arms:
+            own = {replace(column, arm=""): cell for column, cell in row.items() if column.arm == arm}
+            rows[f"{setting}, {study.arms[arm].name}"] = {**own, gain: own.get(gain, estimate([]))}
+    return rows
 
 
 def gain_columns(study: Study) -> list[Column]:

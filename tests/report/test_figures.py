@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from drrepro.cli import app
 from drrepro.errors import UsageError
-from drrepro.report.axis_figures import steps
+from drrepro.report.axis_figures import records_by_arm, steps
 from drrepro.report.evidence import gather
 from drrepro.report.figures import draw_figures, mean_score, plan_figures, score_densities
 from drrepro.report.style import style_of
@@ -57,6 +57,25 @@ def test_figure_1_shows_runs_beside_each_other_on_the_same_axes():
         assert len({ax.get_ylim() for ax in row}) == 1
     assert figure.axes[0].get_ylim()[1] >= 200  # the highest of all, though drawn second
     assert {ax.get_xlim() for ax in figure.axes} == {(0.0, 1.0)}
+
+
+def test_figure_1_of_many_runs_goes_on_below():
+    records = [one_run(name=str(i), foreground=[1] * 200, background=[i + 1] + [0] * 199) for i in range(5)]
+    figure = score_densities([("dr", record) for record in records], style_of(["dr"]))
+    drawn = [ax for ax in figure.axes if ax.has_data()]
+    assert [ax.get_title() for ax in drawn[-2:]] == ["(a) DR loss\n4", "(b) DR loss\n4"]
+    assert len(drawn) == 10
+    assert len({ax.get_ylim() for ax in drawn if ax.get_title().startswith("(a)")}) == 1
+
+
+def test_figures_of_recipes_are_of_the_first(tmp_path):
+    planned = planning.plan_study("losses", ["seed=0,1"])
+    fake(tmp_path, planned, robust)
+    (evidence,) = gather(plan.load_plans(tmp_path), tmp_path)
+    records = records_by_arm(evidence)
+    assert list(records) == list(evidence.study.arms)
+    assert {record["config"]["evaluation"]["nms_iou"] for record in records["ap"]} == {0.5}
+    assert all(len(seeds) == 2 for seeds in records.values())
 
 
 def test_figure_1_shows_the_labels_of_each_matcher_that_all_runs_share():

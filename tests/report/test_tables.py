@@ -265,3 +265,18 @@ def test_own_data_stand_alone_unless_the_papers_numbers_are_asked_for(tmp_path):
     assert table.frame.loc[("0.05", "paper"), ("focal", "AP")] == 36.1
     assert "(paper: COCO val2017; " in table.title
     assert "paper 0.2" in table.findings[0]
+
+
+def test_many_arms_have_a_row_each_beside_the_published_number_of_each(tmp_path):
+    planned = planning.plan_study("losses", [])
+    fake(tmp_path, planned, lambda config, threshold: {"ap": 0.5, "focal": 0.3}.get(config.loss.name, 0.4))
+    table = only(tmp_path)
+    assert len(table.cells) == 2 * len(table.study.arms)
+    assert list(table.frame.columns)[-1] == ("gain over focal", "AP")
+    assert list(display(table).columns)[:4] == ["recipe, loss", "source", "AP", "AP at 0.05"]
+    own = "own recipe, AP loss"
+    assert table.frame.loc[(own, "paper"), ("", "AP")] == pytest.approx(35.4)
+    assert table.frame.loc[(own, "ours"), ("", "AP at 0.5")] == pytest.approx(50)
+    assert table.frame.loc[(own, "ours"), ("gain over focal", "AP")] == pytest.approx(20)
+    assert table.frame.loc[("focal's recipe, AP loss", "ours"), ("gain over focal", "AP")] == pytest.approx(20)
+    assert pd.isna(table.frame.loc[("own recipe, focal loss", "ours"), ("gain over focal", "AP")])
