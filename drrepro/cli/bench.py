@@ -11,8 +11,9 @@ from drrepro.cli.options import REPRODUCED, ConfigDir, Output, Overrides, Result
 from drrepro.progress import stage
 
 with lazily():
-    from drrepro import config, console, files
-    from drrepro.bench import bootstrap, estimate, evaluation, losses, pipeline, sweep
+    from drrepro import composing, config, console, files
+    from drrepro.bench import bootstrap, estimate, evaluation, losses, pipeline, step, sweep
+    from drrepro.experiments import device
     from drrepro.report import calibration, written
 
 if TYPE_CHECKING:
@@ -116,6 +117,30 @@ def bench_losses(
     files.write_text(table, frame.to_csv(index=False, float_format="%.4g"))
     files.write_png(losses.draw(frame), table.with_suffix(".png"))
     _show("medians; memory in multiples of the logits, the gradient included", frame, out, table)
+
+
+@command(app, "step")
+def bench_step(
+    out: Output,
+    overrides: Overrides = None,
+    results: Results = REPRODUCED,
+    repeats: Repeats = 15,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Time a training step with each loss against the bare network's and that of torchvision's RetinaNet, on noise.
+
+    Overrides may have several values, a loss among them. The last columns are ratios to these and to the first loss.
+
+    Example: drrepro bench step loss=focal,dr,ap schedule.precision=fp32,bf16 input.scale=128,256
+    """
+    given = overrides or []
+    points = composing.expand(given if any(o.startswith("loss=") for o in given) else [*given, "loss=focal,dr"])
+    groups = step.group([config.compose(point, config_dir) for point in points])
+    with console.progress(out.quiet) as report:
+        frame = step.bench(groups, repeats, device.pick_device(groups[0][0].runtime.device), stage(report, "bench"))
+    table = results / "bench" / "step.csv"
+    files.write_text(table, frame.to_csv(index=False, float_format="%.4g"))
+    _show("a training step; medians, and ratios to the peers of the same turn", frame, out, table)
 
 
 @command(app, "verdicts")

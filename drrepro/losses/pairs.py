@@ -2,8 +2,9 @@
 
 H(d) is d / (2 delta) + 1/2, cut to [0, 1]. Summed over one of the two it is piecewise linear in the other, with knots
 at x_i - delta and x_i + delta. So the negatives are counted, and their logits summed, between neighbouring knots: a
-cell of a grid says between which, and the few in cells with a knot in them are searched for. All of it is in float64
-and from the lowest positive on, since float32 does not tell x_i from x_i + delta where logits are large.
+cell of a grid says between which, and the few in cells with a knot in them are searched for; of half precision, which
+has 65,536 values, each value is, once. All of it is in float64 and from the lowest positive on, since float32 does not
+tell x_i from x_i + delta where logits are large.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 from drrepro.losses.stream import compute_dtype, pair_masks, pieces
 
 CELLS = 2**14
+VALUES = 2**16  # of half precision
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,54 @@ class Negatives:
         return changes.cumsum(0)
 
 
-def sort_negatives(logits: Tensor, labels: Tensor, x_pos: Tensor, delta: float) -> Negatives:
+@dataclass(frozen=True)
+class HalfNegatives:
+    """The negatives of half precision: its values that occur by bucket, each as often as it does.
+
+    bits (B, A, K): which value each logit is; present (V,): those that occur; ignored (B, A).
+    """
+
+    values: Negatives
+    bits: Tensor
+    present: Tensor
+    ignored: Tensor
+
+    def above(self, x_pos: Tensor) -> Tensor:
+        """Return what `Negatives.above` does."""
+        return self.values.above(x_pos)
+
+    def spread(self, x_pos: Tensor, weights: Tensor) -> Tensor:
+        """Return what `Negatives.spread` does."""
+        own = self.values.spread(x_pos, weights).flatten()
+        table = own.new_zeros(VALUES).index_copy_(0, self.present, own)
+        out = table.index_select(0, self.bits.flatten()).view(self.bits.shape)
+        return out.masked_fill_(self.ignored[..., None], 0)
+
+
+def sort_negatives(logits: Tensor, labels: Tensor, x_pos: Tensor, delta: float) -> Negatives | HalfNegatives:
     """Return the negatives of finite logits (B, A, K) by bucket, for those of the positives (P,) float64, P > 0."""
     lowest = x_pos.min()
     knots = torch.cat([x_pos - lowest - delta, x_pos - lowest + delta]).sort().values
+    sort = _sort_values if logits.element_size() == 2 else _sort_logits
+    return sort(logits, labels, lowest, knots, delta)
+
+
+def _sort_values(logits: Tensor, labels: Tensor, lowest: Tensor, knots: Tensor, delta: float) -> HalfNegatives:
+    bits = logits.view(torch.int16).int().add_(VALUES // 2)
+    ignored, positive = labels < 0, labels > 0
+    others = torch.cat([bits[ignored].flatten(), bits[positive].gather(1, labels[positive][:, None] - 1).flatten()])
+    times = torch.bincount(bits.flatten(), minlength=VALUES) - torch.bincount(others, minlength=VALUES)
+    present = times.nonzero()[:, 0]
+    x = (present - VALUES // 2).to(torch.int16).view(logits.dtype).float()
+    u, times = _from(lowest, x), times[present].double()
+    buckets = torch.searchsorted(knots, u, right=True)
+    counts, sums = (torch.bincount(buckets, w, len(knots) + 1) for w in (times, u * times))
+    counts[0] = sums[0] = 0
+    values = Negatives(x.view(1, -1, 1), buckets.view(1, -1, 1), lowest, knots, counts, sums, delta)
+    return HalfNegatives(values, bits, present, ignored)
+
+
+def _sort_logits(logits: Tensor, labels: Tensor, lowest: Tensor, knots: Tensor, delta: float) -> Negatives:
     scale = (CELLS - 3) / float(knots[-1] - knots[0])  # 2 delta at the least
     table = _table(knots, scale)
     weight, positive, column = pair_masks(labels, torch.float64)

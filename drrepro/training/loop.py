@@ -38,7 +38,7 @@ def train(
     first loss that is not finite, and after a signal, once there is a checkpoint, KeyboardInterrupt.
     """
     samples = _with_objects(samples, config)
-    learner = _learner(model, config, device)
+    learner = build_learner(model, config, device)
     start, clock = _start(directory, learner)
     for sink in sinks:
         sink.on_resume(start)
@@ -73,7 +73,8 @@ def _with_objects(samples: list[Sample], config: Config) -> list[Sample]:
     return samples
 
 
-def _learner(model: RetinaNet, config: Config, device: torch.device) -> Learner:
+def build_learner(model: RetinaNet, config: Config, device: torch.device) -> Learner:
+    """Return what takes the steps: the model as the ranks share it, its loss and its optimizer."""
     scaler = torch.amp.GradScaler(device.type, enabled=config.schedule.precision == "fp16")
     optimizer = build_optimizer(model, config.schedule)
     return Learner(model, _prepare(model, config, device), build_loss(config.loss), optimizer, scaler, config)
