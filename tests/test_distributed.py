@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -44,13 +45,21 @@ def gradients(config, indices):
     parts = [batch_of(indices[i : i + size]) for i in range(0, len(indices), size)]
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     numbers = add_gradients(_prepare(model, config, CPU), model, build_loss(config.loss), scaler, parts, config)
-    return numbers, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return dict(zip(("classification", "box"), numbers.tolist(), strict=True)), {
+        name: p.grad for name, p in model.named_parameters() if p.grad is not None
+    }
+
+
+@contextmanager
+def as_rank(number, port="29511"):
+    """In a process of its own: rank ``number`` of two."""
+    os.environ.update(RANK=str(number), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    torch.set_num_threads(1)
+    yield
 
 
 def rank(number, folder, overrides):
-    os.environ.update(RANK=str(number), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29511")
-    torch.set_num_threads(1)
-    with process_group(CPU):
+    with as_rank(number), process_group(CPU):
         torch.save(gradients(compose(overrides), own_share([0, 1, 2, 3])), f"{folder}/{number}.pt")
 
 

@@ -49,11 +49,11 @@ def _within(progress: Callable[[int, int], None], i: int, groups: int, repeats: 
 def _steps(configs: list[Config], device: torch.device) -> dict[str, Step]:
     """Return what takes turns; each has a network of its own."""
     classes = CLASSES.get(configs[0].model.backbone, 80)
-    batch = _batch(configs[0], classes, device)
+    batch = make_batch(configs[0], classes, device)
     bare = _learner(configs[0], classes, device)
     steps: dict[str, Step] = {BARE: partial(_bare, bare, batch)}
     for config in configs:
-        steps[config.loss.name] = partial(_learner(config, classes, device).step, [batch])
+        steps[config.loss.name] = partial(_learner(config, classes, device).step, 0, [batch])
     steps[TORCHVISION] = partial(_torchvision, _peer(configs[0], classes, device), batch, configs[0])
     return steps
 
@@ -64,7 +64,7 @@ def _learner(config: Config, classes: int, device: torch.device) -> Learner:
     return build_learner(model, config, device)
 
 
-def _batch(config: Config, classes: int, device: torch.device) -> Batch:
+def make_batch(config: Config, classes: int, device: torch.device) -> Batch:
     """Return images of noise, 3:4, with OBJECTS boxes each, as large as a part of a step."""
     generator = torch.Generator().manual_seed(0)
     divisor, short = config.input.size_divisor, config.input.scale

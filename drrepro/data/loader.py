@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -167,6 +167,12 @@ def start_worker(number: int) -> None:
     bytearray(2**25 - 2**16)
 
 
+@cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return (3, 1, 1) on a device, brought there once, since a GPU waits for what a list becomes."""
+    return torch.tensor(values, device=device)[:, None, None]
+
+
 def collate(items: list[Item], config: InputConfig, device: torch.device, inclusive: bool = False) -> Batch:
     """Mirror and normalise on ``device`` and pad to a multiple of ``size_divisor``; padding is zero [M].
 
@@ -174,8 +180,7 @@ def collate(items: list[Item], config: InputConfig, device: torch.device, inclus
     """
     sizes = [(item.pixels.shape[1], item.pixels.shape[2]) for item in items]
     height, width = (-(-max(side) // config.size_divisor) * config.size_divisor for side in zip(*sizes, strict=True))
-    mean = torch.tensor(config.mean, device=device)[:, None, None]
-    std = torch.tensor(config.std, device=device)[:, None, None]
+    mean, std = (_by_channel(tuple(values), device) for values in (config.mean, config.std))
     images = torch.empty((len(items), 3, height, width), device=device, memory_format=torch.channels_last).zero_()
     targets = [item.targets(inclusive) for item in items]
     most = max(len(own) for own, _ in targets)

@@ -4,12 +4,25 @@ A loss of one's own is a file with a subclass of `ClassificationLoss` and a yaml
 class as ``loss._target_``, and its parameters beside it.
 """
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
 from drrepro.schema import LossConfig
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """What is counted with each of the B images of a pass, to divide sums over them by.
+
+    positives (B,) int64: in the images that it is counted with, itself among them, and images (B,), how many these are;
+    parts: the step's loss is the mean over so many groups of such images.
+    """
+
+    positives: Tensor
+    images: Tensor
+    parts: int
 
 
 class ClassificationLoss(nn.Module):
@@ -27,10 +40,10 @@ class ClassificationLoss(nn.Module):
         common = {item.name for item in fields(LossConfig)}
         return cls(**{item.name: getattr(config, item.name) for item in fields(config) if item.name not in common})
 
-    def share(self, logits: Tensor, labels: Tensor, positives: Tensor, parts: int, **beside: Tensor) -> Tensor:
-        """Return a part's share of a step's loss: the shares of all ``parts``, equally large, add up to it.
+    def share(self, logits: Tensor, labels: Tensor, normalizer: Normalizer, passes: int, **beside: Tensor) -> Tensor:
+        """Return a pass's share of a step's loss: the shares of all ``passes``, equally large, add up to it.
 
-        ``positives``, a scalar, are those of all parts. Here the step's loss is the mean over its parts; a loss that is
-        divided by something that is counted over all of them says so by overriding this.
+        Here the step's loss is the mean over its passes; a loss that is divided by positives or images says so by
+        overriding this.
         """
-        return self(logits, labels, **beside) / parts  # type: ignore[no-any-return]
+        return self(logits, labels, **beside) / passes  # type: ignore[no-any-return]

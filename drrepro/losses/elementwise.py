@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from drrepro.losses.contract import ClassificationLoss
+from drrepro.losses.contract import ClassificationLoss, Normalizer
 from drrepro.losses.stream import check, check_ious, compute_dtype, pair_masks, pieces, put, sigmoid_
 
 
@@ -24,7 +24,7 @@ class ElementwiseLoss(ClassificationLoss):
     def positives(self, x: Tensor, positive: Tensor, scale: Tensor, ious: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return what positives add to the loss, and its slope: both (B, A, 1), times ``scale``, 0 where none is.
 
-        x (B, A, 1), the logit of an anchor's class; positive (B, A, 1): 1 of a positive, else 0; scale, a scalar.
+        x (B, A, 1), the logit of an anchor's class; positive (B, A, 1): 1 of a positive, else 0; scale (1 or B, 1, 1).
         """
         raise NotImplementedError
 
@@ -35,8 +35,8 @@ class ElementwiseLoss(ClassificationLoss):
         """Return the loss, a scalar: float64 for float64 logits, else float32.
 
         logits (B, A, K) floating point; labels (B, A) int64: -1 ignored, 0 background, 1..K the class; ious (B, A) of
-        predicted and matched boxes, where the loss needs them. ``normalizer``, a scalar, replaces positives + images
-        where these are a part of a larger batch.
+        predicted and matched boxes, where the loss needs them. ``normalizer``, a scalar or (B,), replaces
+        positives + images where these are a part of a larger batch.
         """
         check(logits, labels)
         if self.needs_ious:
@@ -45,9 +45,10 @@ class ElementwiseLoss(ClassificationLoss):
             normalizer = (labels > 0).sum() + len(labels)
         return _Elementwise.apply(logits, labels, normalizer, ious, self)  # type: ignore[no-any-return]
 
-    def share(self, logits: Tensor, labels: Tensor, positives: Tensor, parts: int, **beside: Tensor) -> Tensor:
-        """Return a part's share: divided by the positives and images of all parts."""
-        return self(logits, labels, positives + parts * len(labels), **beside)  # type: ignore[no-any-return]
+    def share(self, logits: Tensor, labels: Tensor, normalizer: Normalizer, passes: int, **beside: Tensor) -> Tensor:
+        """Return a pass's share: divided by the positives and images that are counted together."""
+        divisor = (normalizer.positives + normalizer.images) * normalizer.parts
+        return self(logits, labels, divisor, **beside)  # type: ignore[no-any-return]
 
 
 class _Elementwise(torch.autograd.Function):
@@ -89,7 +90,7 @@ def _total_and_gradient(
     """
     dtype = compute_dtype(logits)
     weight, positive, column = pair_masks(labels, dtype)
-    scale = 1 / normalizer.double()
+    scale = (1 / normalizer.double()).to(dtype).view(-1, 1, 1)
     weight *= loss.negative_weight * scale
     own_ious = None if ious is None else ious[..., None].to(dtype)
     terms_pos, gradient_pos = loss.positives(logits.gather(2, column).to(dtype), positive, scale, own_ious)

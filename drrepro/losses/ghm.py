@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from drrepro.distributed import sum_over_ranks, world
-from drrepro.losses.contract import ClassificationLoss
+from drrepro.losses.contract import ClassificationLoss, Normalizer
 from drrepro.losses.elementwise import complement_and_softplus
 from drrepro.losses.precomputed import Precomputed
 from drrepro.losses.stream import (
@@ -80,9 +80,9 @@ class GHMCLoss(ClassificationLoss):
         weights = torch.where(found > 0, 1 / (self.bins * counts), 0.0)  # of bins long empty it would be infinite
         return Precomputed.apply(logits, partial(_weighted, labels, places, p_pos, weights))  # type: ignore[no-any-return]
 
-    def share(self, logits: Tensor, labels: Tensor, positives: Tensor, parts: int, **beside: Tensor) -> Tensor:
-        """Return a part's share: the ranks' add up, since the counts are of all, and passes are averaged."""
-        return self(logits, labels) * (world() / parts)  # type: ignore[no-any-return]
+    def share(self, logits: Tensor, labels: Tensor, normalizer: Normalizer, passes: int, **beside: Tensor) -> Tensor:
+        """Return a pass's share: the ranks' add up, since the counts are of all, and a rank's passes are averaged."""
+        return self(logits, labels) * (world() / passes)  # type: ignore[no-any-return]
 
 
 def _histogram(logits: Tensor, labels: Tensor, places: Places, bins: int) -> tuple[Tensor, Tensor]:

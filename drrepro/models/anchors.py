@@ -10,12 +10,12 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou
 
 from drrepro.schema import MatcherConfig, ModelConfig
 
 STRIDES = (8, 16, 32, 64, 128)  # P3..P7
 KEPT = 64  # image sizes whose anchors are kept
+CPU_PIECE, PIECE = 2**17, 2**21  # of the IoU of boxes and anchors: on a CPU what stays in cache
 
 
 def cell_anchors(config: ModelConfig, level: int) -> Tensor:
@@ -75,47 +75,89 @@ def _shift(cell: Tensor, size: tuple[int, int], step: tuple[int, int]) -> Tensor
 
 
 def match(anchors: Tensor, boxes: Tensor, labels: Tensor, config: MatcherConfig) -> tuple[Tensor, Tensor]:
-    """Give each anchor a label and the box that it should regress to.
+    """Give each anchor a label and the box that it should regress to; nothing makes a GPU wait.
 
     anchors (A, 4); boxes (B, G, 4); labels (B, G) int64 in 1..K, 0 where padded.
     Returns labels (B, A) int64: the class, 0 background, -1 ignored; and boxes (B, A, 4).
     """
     if boxes.shape[1] == 0:
         return labels.new_zeros(len(boxes), len(anchors)), anchors.expand(len(boxes), -1, -1)
-    real = labels > 0  # (B, G)
-    iou = box_iou(anchors, boxes.flatten(0, 1)).unflatten(1, real.shape).transpose(0, 1)  # (B, A, G)
-    iou = iou.masked_fill(~real[:, None], -1.0)
-    best, index = iou.max(dim=2)  # (B, A)
-    foreground = best >= config.fg_iou
+    found = [_match_image(anchors, *own, config) for own in zip(boxes, labels, strict=True)]
+    matched, targets = zip(*found, strict=True)
+    return torch.stack(matched), torch.stack(targets)
+
+
+def _match_image(anchors: Tensor, boxes: Tensor, labels: Tensor, config: MatcherConfig) -> tuple[Tensor, Tensor]:
+    """Return labels (A,) and boxes (A, 4), from pieces of the IoU (G, A): of COCO's images the whole is 70 MB."""
+    size = CPU_PIECE if anchors.device.type == "cpu" else PIECE
+    parts = torch.split(anchors, max(1, size // len(boxes)))
+    best, index, best_of_box, ties = zip(*(_best(part, boxes, labels > 0) for part in parts), strict=True)
+    iou, nearest = torch.cat(best), torch.cat(index)
+    foreground = iou >= config.fg_iou
     if config.low_quality:
-        best_of_box = iou.amax(dim=1, keepdim=True)  # (B, 1, G)
-        foreground |= ((iou == best_of_box) & (best_of_box > 0)).any(dim=2)
-    background = ~foreground & (best < config.bg_iou)
-    matched = labels.gather(1, index)
-    matched = torch.where(foreground, matched, torch.where(background, 0, -1))
-    return matched, boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        by_part = torch.stack(best_of_box)
+        highest = (by_part == by_part.amax(0)) & (by_part > 0)  # (parts, G)
+        foreground |= torch.cat([(tie & here[:, None]).any(0) for tie, here in zip(ties, highest, strict=True)])
+    background = ~foreground & (iou < config.bg_iou)
+    matched = torch.where(foreground, labels[nearest], torch.where(background, 0, -1))
+    return matched, boxes[nearest]
+
+
+def _best(anchors: Tensor, boxes: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the best IoU (a,) of some anchors, with which box; that of each box (G,), and the anchors that tie for it.
+
+    Boxes that are not ``real`` have an IoU of -1.
+    """
+    iou = _pairwise_iou(boxes, anchors).masked_fill_(~real[:, None], -1.0)
+    best, index = iou.max(dim=0)
+    best_of_box = iou.amax(dim=1)
+    return best, index, best_of_box, iou == best_of_box[:, None]
+
+
+def _pairwise_iou(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Return the IoU (G, a) as torchvision's box_iou has it, coordinate by coordinate: a fraction of the memory."""
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)  # (G, 1)
+    u1, v1, u2, v2 = anchors.t().contiguous().unbind(0)  # (a,)
+    common = torch.minimum(x2, u2).sub_(torch.maximum(x1, u1)).clamp_(min=0)
+    common *= torch.minimum(y2, v2).sub_(torch.maximum(y1, v1)).clamp_(min=0)
+    areas = (u2 - u1) * (v2 - v1) + (x2 - x1) * (y2 - y1)
+    return common.div_(areas.sub_(common))
 
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Return the IoU (...) of each of ``boxes`` (..., 4) with its partner in ``others`` (..., 4)."""
-    corner = torch.minimum(boxes[..., 2:], others[..., 2:])
-    common = (corner - torch.maximum(boxes[..., :2], others[..., :2])).clamp(min=0).prod(-1)
-    areas = [(b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1) for b in (boxes, others)]
-    return common / (areas[0] + areas[1] - common).clamp(min=torch.finfo(boxes.dtype).tiny)
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = boxes.unbind(-1), others.unbind(-1)
+    width = (torch.minimum(x2, u2) - torch.maximum(x1, u1)).clamp(min=0)
+    common = width * (torch.minimum(y2, v2) - torch.maximum(y1, v1)).clamp(min=0)
+    areas = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0) + (u2 - u1).clamp(min=0) * (v2 - v1).clamp(min=0)
+    return common / (areas - common).clamp(min=torch.finfo(boxes.dtype).tiny)
 
 
 def encode(boxes: Tensor, anchors: Tensor, weights: list[float]) -> Tensor:
     """Return the (..., 4) regression targets wx dx, wy dy, ww dw, wh dh of ``boxes`` relative to ``anchors``."""
-    box, anchor = box_convert(boxes, "xyxy", "cxcywh"), box_convert(anchors, "xyxy", "cxcywh")
-    centers = (box[..., :2] - anchor[..., :2]) / anchor[..., 2:]
-    sizes = torch.log(box[..., 2:] / anchor[..., 2:])
-    return torch.cat([centers, sizes], dim=-1) * boxes.new_tensor(weights)
+    x, y, width, height = _centered(boxes)
+    anchor_x, anchor_y, anchor_width, anchor_height = _centered(anchors)
+    relative = (
+        (x - anchor_x) / anchor_width,
+        (y - anchor_y) / anchor_height,
+        (width / anchor_width).log(),
+        (height / anchor_height).log(),
+    )
+    return torch.stack([own * weight for own, weight in zip(relative, weights, strict=True)], dim=-1)
 
 
 def decode(deltas: Tensor, anchors: Tensor, weights: list[float], growth: float) -> Tensor:
     """Invert `encode`; a box is at most ``growth`` times wider or higher than its anchor."""
-    deltas = deltas / deltas.new_tensor(weights)
-    anchor = box_convert(anchors, "xyxy", "cxcywh")
-    centers = anchor[..., :2] + deltas[..., :2] * anchor[..., 2:]
-    half = 0.5 * anchor[..., 2:] * deltas[..., 2:].clamp(max=math.log(growth)).exp()
-    return torch.cat([centers - half, centers + half], dim=-1)
+    dx, dy, dw, dh = (own / weight for own, weight in zip(deltas.unbind(-1), weights, strict=True))
+    x, y, width, height = _centered(anchors)
+    x, y = x + dx * width, y + dy * height
+    width, height = (
+        0.5 * side * delta.clamp(max=math.log(growth)).exp() for side, delta in ((width, dw), (height, dh))
+    )
+    return torch.stack([x - width, y - height, x + width, y + height], dim=-1)
+
+
+def _centered(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return centre x and y, width and height of boxes (..., 4)."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1

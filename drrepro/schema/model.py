@@ -78,9 +78,14 @@ class LossConfig:
     _target_: str | None = None  # the class of a loss that is not drrepro's, as in module.Class
     box_beta: float = 0.11  # smooth L1
     box_normalizer: float = 4.0  # the box loss is divided by max(1, box_normalizer * positives)
+    # Over which images positives are counted, to divide by: step, all of them; or part, as the paper's code does [M]:
+    # each 2 that follow one another, its images of a GPU, the step's loss being the mean over these
+    normalize: str = "step"
 
     def __post_init__(self) -> None:
         require(re.fullmatch(r"[\w.]+", self.name) is not None, "loss.name", self.name, "takes letters, digits and ._")
+        normalize_ok = self.normalize in ("step", "part")
+        require(normalize_ok, "loss.normalize", self.normalize, "must be step or part")
         for key in ("box_beta", "box_normalizer"):
             require(getattr(self, key) > 0, f"loss.{key}", getattr(self, key), "must be positive")
         for key, value in numbers(self, "loss."):

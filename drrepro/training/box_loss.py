@@ -1,8 +1,10 @@
 """Box regression."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+from drrepro.losses.contract import Normalizer
 from drrepro.models.anchors import encode
 from drrepro.schema import LossConfig
 
@@ -14,14 +16,15 @@ def box_loss(
     boxes: Tensor,
     config: LossConfig,
     weights: list[float],
-    positives: Tensor,
+    normalizer: Normalizer,
 ) -> Tensor:
-    """Smooth L1 summed over the positives, divided by max(1, normalizer * positives) [M]: a part's share of a step.
+    """Smooth L1 summed over the positives, divided by max(1, box_normalizer * positives) [M]: a pass's share of a step.
 
-    deltas (B, A, 4), anchors (A, 4), labels (B, A), boxes (B, A, 4): the box that each anchor matched; ``positives``,
-    a scalar, are those of all parts.
+    deltas (B, A, 4), anchors (A, 4), labels (B, A), boxes (B, A, 4): the box that each anchor matched. All anchors are
+    computed with, since a GPU would wait for the number of positives.
     """
-    positive = labels > 0
-    targets = encode(boxes[positive], anchors.expand_as(boxes)[positive], weights)
-    total = functional.smooth_l1_loss(deltas[positive].float(), targets, reduction="sum", beta=config.box_beta)
-    return total / (config.box_normalizer * positives).clamp(min=1)
+    error = deltas.float() - encode(boxes, anchors, weights)
+    error = torch.where((labels > 0)[..., None], error, 0.0)
+    terms = functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=config.box_beta)
+    divisor = (config.box_normalizer * normalizer.positives).clamp(min=1) * normalizer.parts
+    return (terms.sum((1, 2)) / divisor).sum()

@@ -20,7 +20,7 @@ from drrepro.schema import Config
 from drrepro.training.checkpoint import resume, save_checkpoint
 from drrepro.training.schedule import build_optimizer, learning_rate, set_learning_rate
 from drrepro.training.sinks import Sink
-from drrepro.training.step import Learner
+from drrepro.training.step import Learner, NotFiniteError
 
 
 def train(
@@ -34,8 +34,9 @@ def train(
 ) -> dict[str, float]:
     """Train ``model`` in place, from the checkpoint in ``directory`` if there is one; return wall and CPU seconds.
 
-    Each rank computes its share of every step; rank 0 writes the checkpoint, and has the sinks. Raises RunError at the
-    first loss that is not finite, and after a signal, once there is a checkpoint, KeyboardInterrupt.
+    Each rank computes its share of every step; rank 0 writes the checkpoint, and has the sinks. What a step gives is
+    read where it is logged or kept. Raises RunError for a loss that was not finite since then, and after a signal, once
+    there is a checkpoint, KeyboardInterrupt.
     """
     samples = _with_objects(samples, config)
     learner = build_learner(model, config, device)
@@ -43,22 +44,27 @@ def train(
     for sink in sinks:
         sink.on_resume(start)
     model.train()
+    numbers: dict[str, float] = {}
     with deferred() as signalled:
         for step, parts in enumerate(_parts(samples, config, device, start), start):
-            numbers = _step(learner, step, parts, directory)
+            rate = learning_rate(step, config.schedule)
+            set_learning_rate(learner.optimizer, rate)
+            learner.step(step, parts)
             done, total = step + 1, config.schedule.steps
-            numbers["images_per_second"] = (done - start) * config.schedule.images_per_step / clock.elapsed()
-            if _is_due(done, config.runtime.log_every, total):
-                for sink in sinks:
-                    sink.on_step(done, numbers)
+            logged, kept = (
+                _is_due(done, n, total) for n in (config.runtime.log_every, config.runtime.checkpoint_every)
+            )
+            if logged or kept:
+                numbers = {**_read(learner, samples, directory, device), "lr": rate}
+                numbers["images_per_second"] = (done - start) * config.schedule.images_per_step / clock.elapsed()
+            for sink in sinks if logged else []:
+                sink.on_step(done, numbers)
             report("train", done, total, numbers)
-            stop = on_any_rank(signalled(), device)
-            if rank() == 0 and (stop or _is_due(done, config.runtime.checkpoint_every, total)):
-                save_checkpoint(
-                    directory, model, learner.loss, learner.optimizer, learner.scaler, done, clock.seconds()
-                )
-                for sink in sinks:
-                    sink.on_checkpoint(done)
+            stop = (world() == 1 or logged or kept) and on_any_rank(signalled(), device)  # which ranks wait for
+            if stop:
+                _read(learner, samples, directory, device)  # no checkpoint of a failed step
+            if rank() == 0 and (stop or kept):
+                _keep(learner, directory, done, clock, sinks)
             if stop:
                 raise KeyboardInterrupt
     first_buffers(model)
@@ -107,14 +113,20 @@ def _parts(samples: list[Sample], config: Config, device: torch.device, start: i
         yield [collate(piece, config.input, device, config.model.inclusive) for piece in pieces]
 
 
-def _step(learner: Learner, step: int, parts: list[Batch], directory: Path) -> dict[str, float]:
-    """Take a step at its learning rate; return the loss, its terms and the rate."""
-    rate = learning_rate(step, learner.config.schedule)
-    set_learning_rate(learner.optimizer, rate)
+def _read(learner: Learner, samples: list[Sample], directory: Path, device: torch.device) -> dict[str, float]:
+    """Return the last step's loss and its terms. Raises RunError at a loss or gradient that was not finite."""
     try:
-        return {**learner.step(parts), "lr": rate}
-    except RunError as error:
-        raise RunError(f"{directory}: step {step}: {error}") from None
+        return learner.read()
+    except NotFiniteError as error:
+        parts = next(_parts(samples, learner.config, device, error.step))
+        raise RunError(f"{directory}: step {error.step}: {learner.explain(error, parts)}") from None
+
+
+def _keep(learner: Learner, directory: Path, done: int, clock: "_Clock", sinks: list[Sink]) -> None:
+    """Write a checkpoint, and say so."""
+    save_checkpoint(directory, learner.model, learner.loss, learner.optimizer, learner.scaler, done, clock.seconds())
+    for sink in sinks:
+        sink.on_checkpoint(done)
 
 
 def _is_due(done: int, every: int, total: int) -> bool:

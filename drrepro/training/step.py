@@ -1,8 +1,6 @@
-"""One step of training: gradients of all parts, clipped, and the update."""
+"""One step of training: gradients of all parts, clipped, and the update. Nothing here makes a GPU wait but `read`."""
 
-import math
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,67 +9,94 @@ from drrepro.data.loader import Batch
 from drrepro.distributed import sum_over_ranks, world
 from drrepro.errors import RunError
 from drrepro.losses import ClassificationLoss
+from drrepro.losses.contract import Normalizer
 from drrepro.models.anchors import decode, match, paired_iou
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
 from drrepro.training.box_loss import box_loss
 from drrepro.training.diagnose import first_not_finite
+from drrepro.training.normalize import normalizers
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the forward pass
+Targets = tuple[Tensor, Tensor, Tensor]  # anchors (A, 4), labels (B, A), and the boxes that they matched (B, A, 4)
 
 
-@dataclass(frozen=True)
+class NotFiniteError(RunError):
+    """A loss or gradient was not finite; ``step`` says when, and nothing was updated from then on."""
+
+    def __init__(self, step: int, what: str, numbers: dict[str, float]) -> None:
+        shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+        super().__init__(f"the {what} is not finite ({shown})")
+        self.step = step
+
+
 class Learner:
-    """What a step changes, and what it is computed with; ``detector`` is the model as the ranks share it."""
+    """What a step changes, and what it is computed with; ``detector`` is the model as the ranks share it.
 
-    model: RetinaNet
-    detector: nn.Module
-    loss: ClassificationLoss
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    config: Config
+    The terms of the loss stay on the device, and so does the first step whose loss or gradient is not finite: from
+    then on the optimizer skips its updates, until `read` says so.
+    """
 
-    def step(self, parts: list[Batch]) -> dict[str, float]:
-        """Update the parameters from the parts of a step; return the loss and its terms.
+    def __init__(
+        self,
+        model: RetinaNet,
+        detector: nn.Module,
+        loss: ClassificationLoss,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        config: Config,
+    ) -> None:
+        self.model, self.detector, self.loss = model, detector, loss
+        self.optimizer, self.scaler, self.config = optimizer, scaler, config
+        device = next(model.parameters()).device
+        self.failed = torch.full((), -1, device=device)  # 2 * step, + 1 where it is the gradient
+        self.terms = torch.zeros(2, device=device)
 
-        Raises RunError, naming where it begins, for a loss or gradient that is not finite; nothing is updated then.
-        """
-        numbers = add_gradients(self.detector, self.model, self.loss, self.scaler, parts, self.config)
-        if not math.isfinite(numbers["loss"]):
-            raise RunError(self._not_finite("loss", numbers, parts))
-        if not self._clip():
-            raise RunError(self._not_finite("gradient", numbers, parts))
+    def step(self, number: int, parts: list[Batch]) -> None:
+        """Update the parameters from the parts of step ``number``."""
+        poison = torch.where(self.failed < 0, 1.0, torch.nan)  # which float16's scaler skips
+        terms = add_gradients(self.detector, self.model, self.loss, self.scaler, parts, self.config, poison)
+        self.terms = torch.where(self.failed < 0, terms, self.terms)
+        code = torch.where(terms.sum().isfinite(), self._clip(number), 2 * number)
+        self.failed = torch.where(self.failed < 0, code, self.failed)
+        self.optimizer.found_inf = (self.failed >= 0).float()  # type: ignore[attr-defined]  # of fused optimizers
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+
+    def _clip(self, number: int) -> Tensor:
+        """Limit the norm of the gradients; return the code of their failure, -1 where there is none.
+
+        float16's scaler skips a step whose gradient is not finite itself, as it may be while it finds its scale.
+        """
+        clip_norm, fine = self.config.schedule.clip_norm, torch.full_like(self.failed, -1)
+        if clip_norm is None:
+            return fine
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
+        return fine if self.scaler.is_enabled() else torch.where(norm.isfinite(), fine, 2 * number + 1)
+
+    def read(self) -> dict[str, float]:
+        """Return the last step's loss and its terms, for which a GPU waits.
+
+        Raises NotFiniteError once a loss or gradient was not finite.
+        """
+        failed, classified, box = torch.cat([self.failed[None].double(), self.terms.double()]).tolist()
+        numbers = {"loss": classified + box, "classification": classified, "box": box}
+        if failed >= 0:
+            step, of_gradient = divmod(int(failed), 2)
+            raise NotFiniteError(step, "gradient" if of_gradient else "loss", numbers)
         return numbers
 
-    def _clip(self) -> bool:
-        """Limit the norm of the gradients; return False, leaving them as they are, where it is not finite.
-
-        That is looked at on a CPU alone: a GPU would have to be waited for, and float16's scaler skips such steps
-        itself.
-        """
-        clip_norm = self.config.schedule.clip_norm
-        if clip_norm is None:
-            return True
-        self.scaler.unscale_(self.optimizer)
-        parameters = list(self.model.parameters())
-        look = parameters[0].device.type == "cpu" and not self.scaler.is_enabled()
-        try:
-            torch.nn.utils.clip_grad_norm_(parameters, clip_norm, error_if_nonfinite=look)
-        except RuntimeError:
-            return False
-        return True
-
-    def _not_finite(self, what: str, numbers: dict[str, float], parts: list[Batch]) -> str:
-        """Say what is not finite, where that begins, and what helps."""
-        shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+    def explain(self, error: NotFiniteError, parts: list[Batch]) -> str:
+        """Say what is not finite, where that begins, and what helps; ``parts`` are those of the step that failed."""
+        self.optimizer.zero_grad()
+        add_gradients(self.detector, self.model, self.loss, self.scaler, parts, self.config)
         precision = self.config.schedule.precision
         found = [first_not_finite(self.model, part.images, DTYPES[precision]) for part in parts]
         first = next((place for place in found if place), "the loss itself")
         rounded = "" if precision == "fp32" else " or set schedule.precision=fp32"
-        return f"the {what} is not finite ({shown}), first {first}; lower schedule.lr{rounded}"
+        return f"{error}, first {first}; lower schedule.lr{rounded}"
 
 
 def add_gradients(
@@ -81,35 +106,35 @@ def add_gradients(
     scaler: torch.amp.GradScaler,
     parts: list[Batch],
     config: Config,
-) -> dict[str, float]:
-    """Add to the parameters the (scaled) gradients of one step's loss, part by part, and return the loss and its terms.
+    factor: Tensor | float = 1.0,
+) -> Tensor:
+    """Add to the parameters the (scaled) gradients of one step's loss, part by part, and return its terms, (2,).
 
-    Every part has as many images, and what losses are divided by is counted over all of them first [I], so how images
-    of one size are split makes no difference. Of each part alone are its padding, batch norm where it is trained, and
-    what a loss ranks or counts together: DR loss with scope batch, GHM-C, AP loss, rank & sort loss.
+    Every part has as many images, and what losses are divided by is counted over all of them first, so how images of
+    one size are split makes no difference, see loss.normalize. Of each part alone are its padding, batch norm where it
+    is trained, and what a loss ranks or counts together: DR loss with scope batch, GHM-C, AP loss, rank & sort loss.
     """
     dtype = DTYPES[config.schedule.precision]
     targets = [_targets(model, batch, config) for batch in parts]
-    positives = sum_over_ranks(torch.stack([(labels > 0).sum() for _, labels, _ in targets]).sum())
-    terms = torch.zeros(2, device=positives.device)
+    counted = normalizers([labels for _, labels, _ in targets], config.loss.normalize)
+    terms = []
     for i, (batch, target) in enumerate(zip(parts, targets, strict=True)):
         last = i == len(parts) - 1
         with nullcontext() if last or world() == 1 else detector.no_sync():  # type: ignore[operator]
             with torch.autocast(batch.images.device.type, dtype, enabled=dtype is not None):
                 logits, deltas = detector(batch.images)
-            share = _share(logits, deltas, target, positives, len(parts), classification, config)
-            loss = scaler.scale(share.sum() * world())  # times world(), since the ranks' gradients are averaged
+            share = _share(logits, deltas, target, counted[i], len(parts), classification, config)
+            loss = scaler.scale(share.sum() * factor * world())  # times world(), since the ranks' are averaged
             loss.backward()  # type: ignore[no-untyped-call]
-        terms += share.detach()
-    classified, box = sum_over_ranks(terms).tolist()
-    return {"loss": classified + box, "classification": classified, "box": box}
+        terms.append(share.detach())
+    return sum_over_ranks(torch.stack(terms).sum(0))
 
 
 def _share(
     logits: Tensor,
     deltas: Tensor,
-    target: tuple[Tensor, Tensor, Tensor],
-    positives: Tensor,
+    target: Targets,
+    normalizer: Normalizer,
     parts: int,
     classification: ClassificationLoss,
     config: Config,
@@ -122,11 +147,10 @@ def _share(
         with torch.no_grad():
             predicted = decode(deltas.float(), anchors, weights, config.model.box_growth)
             beside["ious"] = torch.where(labels > 0, paired_iou(predicted, boxes), 0.0)
-    classified = classification.share(logits, labels, positives, parts * world(), **beside)
-    return torch.stack([classified, box_loss(deltas, anchors, labels, boxes, config.loss, weights, positives)])
+    classified = classification.share(logits, labels, normalizer, parts * world(), **beside)
+    return torch.stack([classified, box_loss(deltas, anchors, labels, boxes, config.loss, weights, normalizer)])
 
 
-def _targets(model: RetinaNet, batch: Batch, config: Config) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the anchors (A, 4) of a batch, their labels (B, A) and the boxes that they matched (B, A, 4)."""
+def _targets(model: RetinaNet, batch: Batch, config: Config) -> Targets:
     anchors = torch.cat(model.anchors_of(batch.images))
     return anchors, *match(anchors, batch.boxes, batch.labels, config.matcher)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drrepro.losses import BalancedCrossEntropy, QualityFocalLoss, VarifocalLoss, reference
+from drrepro.losses.contract import Normalizer
 from tests.losses.test_losses import problems
 
 QUALITY = [
@@ -63,8 +64,8 @@ def test_a_quality_that_is_nan_is_never_silently_finite(loss):
 def test_shares_add_up_and_qualities_are_needed(loss):
     torch.manual_seed(0)
     logits, labels, ious = torch.randn(4, 9, 3), torch.randint(-1, 4, (4, 9)), torch.rand(4, 9)
-    positives = (labels > 0).sum()
-    halves = [loss.share(logits[i], labels[i], positives, 2, ious=ious[i]) for i in (slice(0, 2), slice(2, 4))]
+    normalizer = Normalizer((labels > 0).sum(), torch.tensor(4), 1)
+    halves = [loss.share(logits[i], labels[i], normalizer, 2, ious=ious[i]) for i in (slice(0, 2), slice(2, 4))]
     torch.testing.assert_close(sum(halves), loss(logits, labels, ious=ious))
     with pytest.raises(ValueError, match=r"ious must be of shape \(4, 9\), got None"):
         loss(logits, labels)

@@ -12,6 +12,7 @@ from drrepro.cli import app
 from drrepro.config import compose, config_folder, from_dict, run_id, to_dict
 from drrepro.errors import UsageError
 from drrepro.losses import DRLoss, FocalLoss
+from drrepro.losses.contract import Normalizer
 from drrepro.losses.named import LOSSES, build_loss
 from drrepro.schema import LossConfig
 from tests.conftest import TINY
@@ -103,9 +104,9 @@ def test_an_unknown_loss_is_named_with_those_that_are_known(override, message):
 def test_shares_add_up_to_the_loss_of_the_step():
     torch.manual_seed(0)
     logits, labels = torch.randn(4, 30, 3), torch.randint(-1, 4, (4, 30))
-    positives = (labels > 0).sum()
+    normalizer = Normalizer((labels > 0).sum(), torch.tensor(4), 1)
     for loss in (DRLoss(), FocalLoss()):
-        shares = [loss.share(logits[i : i + 2], labels[i : i + 2], positives, 2) for i in (0, 2)]
+        shares = [loss.share(logits[i : i + 2], labels[i : i + 2], normalizer, 2) for i in (0, 2)]
         torch.testing.assert_close(sum(shares), loss(logits, labels))
 
 

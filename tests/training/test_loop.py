@@ -8,8 +8,10 @@ import torch
 from drrepro.config import compose, run_id
 from drrepro.errors import RunError, UsageError
 from drrepro.experiments.run import run
+from drrepro.losses import DRLoss
 from drrepro.progress import silent
 from drrepro.training.checkpoint import load_checkpoint
+from drrepro.training.step import Learner
 from tests.conftest import TINY
 
 
@@ -133,3 +135,41 @@ def test_without_any_object_training_says_so(data_folder, tmp_path):
 
     with pytest.raises(UsageError, match="no training image has an object"):
         train(torch.nn.Linear(1, 1), [], config, tmp_path, torch.device("cpu"), silent, [])
+
+
+@pytest.mark.parametrize("clip_norm", ["10", "null"])
+def test_the_very_step_that_was_not_finite_is_named_though_it_is_read_later(
+    clip_norm, data_folder, tmp_path, monkeypatch
+):
+    config = compose(
+        [
+            *TINY,
+            "schedule.steps=6",
+            "runtime.log_every=5",
+            "runtime.checkpoint_every=5",
+            f"schedule.clip_norm={clip_norm}",
+        ]
+    )
+    forward, seen = DRLoss.forward, []
+
+    def spoiled(self, logits, labels):
+        seen.append(weights_now())
+        return forward(self, logits, labels) * (float("nan") if len(seen) == 3 else 1.0)
+
+    def weights_now():
+        return learners[0].model.classifier.final.weight.detach().clone()
+
+    init, learners = Learner.__init__, []
+
+    def remembered(self, *arguments):
+        init(self, *arguments)
+        learners.append(self)
+
+    monkeypatch.setattr(Learner, "__init__", remembered)
+    monkeypatch.setattr(DRLoss, "forward", spoiled)
+    with pytest.raises(RunError, match=r"step 2: the loss is not finite \(loss nan, classification nan, box \d"):
+        run(config, tmp_path, data_folder, silent)
+    assert len(seen) == 6  # five steps, and the third again
+    assert not torch.equal(seen[1], seen[2])
+    assert all(torch.equal(seen[2], later) for later in seen[3:])  # nothing was updated from then on
+    assert not list(tmp_path.glob("*/checkpoint.pt"))

@@ -1,0 +1,105 @@
+"""A step under fake CUDA tensors: no shape depends on data, no value is read, no tensor is on another device.
+
+Without a GPU autograd refuses to go back through fake CUDA tensors, so the backward pass is that of fake meta tensors,
+which take neither shapes from data nor values either. PyTorch's fused update, a kernel, has no fake: what it is given
+is looked at.
+"""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+from drrepro.bench.step import make_batch
+from drrepro.config import compose
+from drrepro.models.anchors import AnchorGrid
+from drrepro.models.retinanet import RetinaNet
+from drrepro.training.loop import build_learner
+from drrepro.training.step import add_gradients
+
+CUDA, META = torch.device("cuda"), torch.device("meta")
+WITHOUT_WAITS = ["focal", "dr", "balanced_ce", "quality_focal", "varifocal"]
+
+
+def fake_learner(config, device):
+    with device:
+        model = RetinaNet(config.model, 80)
+    model.anchors = AnchorGrid(config.model)  # made on the CPU, as always
+    return build_learner(model, config, device)
+
+
+def configured(*overrides):
+    quick = ["model.backbone=resnet18", "model.fpn_channels=16", "model.head_convs=1"]
+    return compose(["experiment=table1", "input.scale=128", "schedule.images_per_step=4", *quick, *overrides])
+
+
+@pytest.fixture
+def no_autocast(monkeypatch):
+    """Of meta tensors there is none."""
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **keywords: nullcontext())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("loss", WITHOUT_WAITS)
+@pytest.mark.parametrize("normalize", ["step", "part"])
+def test_a_step_runs_whole_on_fake_cuda_tensors(loss, normalize, precision, accumulate, monkeypatch):
+    config = configured(f"loss={loss}", f"loss.normalize={normalize}", f"schedule.precision={precision}")
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    with FakeTensorMode():
+        learner = fake_learner(config, CUDA)
+        parts = [make_batch(config, 80, CUDA) for _ in range(accumulate)]
+
+        def backward(loss):
+            assert loss.device.type == "cuda"
+            for parameter in learner.model.parameters():
+                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+
+        def update(parameters, gradients, momenta, *, grad_scale, found_inf, **constants):
+            assert {tensor.device.type for tensor in (*parameters, *gradients, *momenta, found_inf)} == {"cuda"}
+            assert not any(isinstance(constant, torch.Tensor) for constant in constants.values())
+            updated.append(len(parameters))
+
+        updated = []
+        monkeypatch.setattr(torch.Tensor, "backward", backward)
+        monkeypatch.setattr(torch, "_fused_sgd_", update)
+        assert learner.scaler.is_enabled() == (precision == "fp16")
+        learner.step(0, parts)
+        assert sum(updated) == sum(parameter.requires_grad for parameter in learner.model.parameters())
+        assert {learner.terms.device.type, learner.failed.device.type} == {"cuda"}
+        with pytest.raises(DataDependentOutputException):
+            learner.read()  # which alone waits
+
+
+@pytest.mark.parametrize("loss", WITHOUT_WAITS)
+def test_the_way_back_takes_no_shape_from_data_and_reads_no_value(loss, no_autocast):
+    config = configured(f"loss={loss}", "schedule.accumulate=2")
+    with FakeTensorMode():
+        learner = fake_learner(config, META)
+        parts = [make_batch(config, 80, META) for _ in range(2)]
+        terms = add_gradients(learner.detector, learner.model, learner.loss, learner.scaler, parts, config)
+        assert terms.shape == (2,)
+        trained = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
+        assert all(parameter.grad.shape == parameter.shape for parameter in trained)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loss", WITHOUT_WAITS)
+def test_the_way_back_through_a_loss_in_each_precision(loss, dtype, no_autocast):
+    with FakeTensorMode():
+        learner = fake_learner(configured(f"loss={loss}"), META)
+        logits = torch.randn(2, 50, 80, dtype=dtype, device=META, requires_grad=True)
+        labels = torch.zeros(2, 50, dtype=torch.int64, device=META)
+        beside = {"ious": torch.rand(2, 50, device=META)} if learner.loss.needs_ious else {}
+        learner.loss(logits, labels, **beside).backward()
+        assert logits.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("loss", ["ghm_c", "ap", "rank_sort"])
+def test_what_fails_does_so_here_too(loss):
+    config = configured(f"loss={loss}")
+    with FakeTensorMode(), pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        fake_learner(config, CUDA).step(0, [make_batch(config, 80, CUDA)])
