@@ -5,14 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from drrepro.data.dataset import Dataset, Sample
-from drrepro.data.loader import Batch, collate, evaluation_batches
+from drrepro.data.loader import collate, evaluation_batches
 from drrepro.detection.pipeline import keep, propose
 from drrepro.distributed import all_parts, own_share
 from drrepro.evaluation.coco import Results
-from drrepro.evaluation.densities import EDGES, FINE, Densities, Matcher
+from drrepro.evaluation.densities import Densities, Matcher
 from drrepro.models.anchors import match
 from drrepro.models.postprocess import Detections
 from drrepro.models.retinanet import RetinaNet
@@ -44,9 +43,12 @@ def detect(
     batches = evaluation_batches(own, config.input, size, workers, pin=device.type == "cuda")
     for items in batches:
         batch = collate(items, config.input, device, config.model.inclusive)
-        found = propose(model, batch, config, lowest)
-        _count(counts, found.scores, batch, torch.cat(found.anchors), config)
-        for candidates, sample, resized in zip(found.of_image, batch.samples, batch.sizes, strict=True):
+        anchors = torch.cat(model.anchors_of(batch.images))
+        labels = [match(anchors, batch.boxes, batch.labels, MatcherConfig(*ious))[0] for ious in counts]
+        found, histograms = propose(model, batch, config, lowest, labels)
+        for own_counts, of_batch in zip(counts.values(), histograms, strict=True):
+            own_counts |= zip((sample.id for sample in batch.samples), of_batch.numpy(), strict=True)
+        for candidates, sample, resized in zip(found, batch.samples, batch.sizes, strict=True):
             for iou in nms_ious:
                 results[iou] += as_results(keep(candidates, sample, resized, iou, config), sample, dataset.category_ids)
         done += len(items)
@@ -76,17 +78,3 @@ def as_results(found: Detections, sample: Sample, category_ids: list[int]) -> Re
         {"image_id": sample.id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
         for box, score, label in rows
     ]
-
-
-def _count(counts: Counts, scores: Tensor, batch: Batch, anchors: Tensor, config: Config) -> None:
-    edges = torch.tensor(EDGES, dtype=torch.float32, device=scores.device)
-    classes = torch.arange(1, scores.shape[2] + 1, device=scores.device)
-    bins = [torch.bucketize(own, edges, right=True, out_int32=True) for own in scores]  # by image: it is the memory
-    for (fg_iou, bg_iou), own in counts.items():
-        matcher = MatcherConfig(fg_iou, bg_iou)  # with low-quality matches, as both recipes have them [M]
-        labels, _ = match(anchors, batch.boxes, batch.labels, matcher)
-        for sample, of_image, found in zip(batch.samples, labels, bins, strict=True):
-            place = found + FINE * (of_image[:, None] == classes)
-            place = torch.where((of_image < 0)[:, None], 2 * FINE, place).flatten()  # ignored
-            both = torch.bincount(place, minlength=2 * FINE + 1)[:-1].view(2, FINE)
-            own[sample.id] = both.cpu().numpy().astype(np.int32)

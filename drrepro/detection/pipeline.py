@@ -1,35 +1,71 @@
 """The way from a batch to detections in the pixels of the files, the same for evaluating and for predicting."""
 
-from dataclasses import dataclass
+from functools import cache
 
+import torch
 from torch import Tensor
 
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Batch
 from drrepro.data.transforms import scale_boxes
-from drrepro.models.postprocess import Detections, select_candidates, suppress
+from drrepro.evaluation.densities import EDGES, FINE
+from drrepro.models.postprocess import Detections, above, select_candidates, suppress
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """What a forward pass gives: the scores (B, A, K), the anchors of each level, and of each image its candidates."""
+@torch.inference_mode()
+def propose(
+    model: RetinaNet, batch: Batch, config: Config, threshold: float, labels: list[Tensor] | None = None
+) -> tuple[list[Detections], list[Tensor]]:
+    """Return of each image its candidates above a score threshold, boxes as resized, on the CPU.
 
-    scores: Tensor
-    anchors: list[Tensor]
-    of_image: list[Detections]
-
-
-def propose(model: RetinaNet, batch: Batch, config: Config, threshold: float) -> Candidates:
-    """Return the candidates above a score threshold, boxes as resized."""
+    And for each (B, A) of ``labels`` how the scores of its background and foreground are distributed, see `count`. All
+    comes in one copy, the only thing that a GPU waits for.
+    """
     (logits, deltas), anchors = model(batch.images), model.anchors_of(batch.images)
     scores, per_level = logits.float().sigmoid(), config.evaluation.candidates_per_level
-    of_image = [
-        select_candidates(scores[i], deltas[i].float(), anchors, size, config.model, threshold, per_level)
-        for i, size in enumerate(batch.sizes)
-    ]
-    return Candidates(scores, anchors, of_image)
+    found = [select_candidates(s, d, anchors, config.model, per_level) for s, d in zip(scores, deltas, strict=True)]
+    boxes, best, classes = (torch.stack(parts) for parts in zip(*(vars(one).values() for one in found), strict=True))
+    counts = count(scores, labels or [])
+    boxes, best, classes, *counts = _on_host([boxes, best, classes.int(), *counts])
+    candidates = [Detections(*own) for own in zip(boxes, best, classes.long(), strict=True)]
+    sizes = zip(candidates, batch.sizes, strict=True)
+    return [above(own, size, config.model, threshold) for own, size in sizes], counts
+
+
+def count(scores: Tensor, labels: list[Tensor]) -> list[Tensor]:
+    """Return for each (B, A) of ``labels`` the histograms of scores (B, A, K): (B, 2, FINE) int32.
+
+    Background first, then foreground; what is ignored is in neither.
+    """
+    classes = torch.arange(scores.shape[2], dtype=torch.int32, device=scores.device)
+    counts = []
+    for i, own in enumerate(scores if labels else []):  # by image: it is the memory
+        bins = torch.bucketize(own, _edges(scores.device), right=True, out_int32=True)
+        counts.append([_histogram(bins, of_all[i][:, None], classes) for of_all in labels])
+    return [torch.stack(own) for own in zip(*counts, strict=True)]
+
+
+def _histogram(bins: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+    """Return (2, FINE) int32 of ``bins`` (A, K); each class is counted on its own, so that few meet in one count."""
+    place = torch.where(labels < 0, 2 * FINE, bins + FINE * (labels == classes + 1).int())
+    place = (place * len(classes) + classes).flatten()
+    counts = torch.zeros((2 * FINE + 1) * len(classes), dtype=torch.int32, device=bins.device)
+    counts.index_add_(0, place, counts.new_ones(1).expand(len(place)))
+    return counts.view(-1, len(classes)).sum(1, dtype=torch.int32)[:-1].view(2, FINE)
+
+
+@cache
+def _edges(device: torch.device) -> Tensor:
+    return torch.tensor(EDGES, dtype=torch.float32, device=device)
+
+
+def _on_host(tensors: list[Tensor]) -> list[Tensor]:
+    """Return tensors with elements of 32 bits on the CPU, in one copy."""
+    flat = torch.cat([tensor.contiguous().view(torch.int32).flatten() for tensor in tensors]).cpu()
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [part.view(own.dtype).view(own.shape) for part, own in zip(parts, tensors, strict=True)]
 
 
 def keep(candidates: Detections, sample: Sample, size: tuple[int, int], iou: float, config: Config) -> Detections:

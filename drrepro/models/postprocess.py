@@ -1,10 +1,10 @@
-"""From logits and deltas to detections: filter by score, decode, suppress."""
+"""From scores and deltas to detections: the best of each level, filter by score, suppress."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import clip_boxes_to_image, nms
+from torchvision.ops import nms
 
 from drrepro.models.anchors import decode
 from drrepro.schema import ModelConfig
@@ -23,28 +23,40 @@ class Detections:
 
 
 def select_candidates(
-    scores: Tensor,
-    deltas: Tensor,
-    anchors: list[Tensor],
-    image_size: tuple[int, int],
-    model: ModelConfig,
-    threshold: float,
-    per_level: int,
+    scores: Tensor, deltas: Tensor, anchors: list[Tensor], model: ModelConfig, per_level: int
 ) -> Detections:
-    """Keep the best ``per_level`` (anchor, class) pairs of each level with a score above ``threshold``.
+    """Return the best ``per_level`` (anchor, class) pairs of each level of an image, whatever their scores.
 
-    scores (A, K) and deltas (A, 4) of one image; ``image_size`` is (height, width), to which boxes are clipped.
+    scores (A, K) and deltas (A, 4). A GPU need not wait: how many there are depends on no score.
     """
     kept = []
     lengths = [len(level) for level in anchors]
     for level, s, d in zip(anchors, torch.split(scores, lengths), torch.split(deltas, lengths), strict=True):
-        index = _best(s.flatten(), per_level, threshold)
+        flat = s.flatten()
+        index = _best(flat, min(per_level, len(flat)))
         anchor, label = index // s.shape[1], index % s.shape[1]
-        boxes = clip_boxes_to_image(
-            decode(d[anchor], level[anchor], model.box_weights, model.box_growth), list(image_size)
-        )
-        kept.append((boxes, s.flatten()[index], label + 1))
+        boxes = decode(d[anchor].float(), level[anchor], model.box_weights, model.box_growth)
+        kept.append((boxes, torch.where(index < 0, 0.0, flat[index]), label + 1))
     return Detections(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
+
+
+def above(candidates: Detections, image_size: tuple[int, int], model: ModelConfig, threshold: float) -> Detections:
+    """Return those with a score above ``threshold``, clipped to the image, (height, width).
+
+    In float64, as the metrics compare them: the float32 nearest to 0.2 exceeds 0.2. maskrcnn-benchmark clips x1 and the
+    last pixel, x2 - 1, to the pixels that there are, so what lies outside is left one pixel wide [M].
+    """
+    found = candidates[candidates.scores.double() > threshold]
+    height, width = image_size
+    pixel = int(model.inclusive)
+    x1, y1, x2, y2 = found.boxes.unbind(1)
+    clipped = (
+        x1.clamp(0, width - pixel),
+        y1.clamp(0, height - pixel),
+        x2.clamp(pixel, width),
+        y2.clamp(pixel, height),
+    )
+    return Detections(torch.stack(clipped, dim=1), found.scores, found.labels)
 
 
 def suppress(candidates: Detections, image_size: tuple[int, int], iou: float, limit: int) -> Detections:
@@ -60,10 +72,11 @@ def suppress(candidates: Detections, image_size: tuple[int, int], iou: float, li
     return candidates[keep[:limit]]
 
 
-def _best(scores: Tensor, count: int, threshold: float) -> Tensor:
-    """Return the indices of the ``count`` largest scores that exceed ``threshold``, best first, ties by index."""
-    last = scores.topk(min(count, len(scores))).values[-1]
-    index = (scores >= last).nonzero()[:, 0]  # with all ties of the last place
-    index = index[scores[index].argsort(descending=True, stable=True)[:count]]
-    # In float64, as the metrics compare them: the float32 nearest to 0.2 exceeds 0.2.
-    return index[scores[index].double() > threshold]
+def _best(scores: Tensor, count: int) -> Tensor:
+    """Return the indices of the ``count`` largest scores, best first, ties by index; -1 in place of NaN."""
+    last = scores.topk(count).values[-1]
+    tied, higher = scores == last, scores > last
+    room = count - higher.sum(dtype=torch.int32)
+    chosen = higher | (tied & (tied.cumsum(0, dtype=torch.int32) <= room))
+    index = torch.nonzero_static(chosen, size=count)[:, 0]
+    return index[scores[index].argsort(descending=True, stable=True)]

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from drrepro.models.anchors import AnchorGrid
-from drrepro.models.postprocess import select_candidates, suppress
+from drrepro.models.postprocess import Detections, above, select_candidates, suppress
 from drrepro.schema import ModelConfig
 
 SIZE = (64, 80)
@@ -17,7 +17,7 @@ COUNT = sum(map(len, ANCHORS))
 
 
 def detect(scores, deltas, threshold, per_level, limit, iou=0.5):
-    candidates = select_candidates(scores, deltas, ANCHORS, SIZE, MODEL, threshold, per_level)
+    candidates = above(select_candidates(scores, deltas, ANCHORS, MODEL, per_level), SIZE, MODEL, threshold)
     return candidates, suppress(candidates, SIZE, iou, limit)
 
 
@@ -64,6 +64,29 @@ def test_equals_batched_nms_where_nothing_is_rounded():
 def test_no_score_above_the_threshold_gives_nothing():
     _, kept = detect(torch.zeros(COUNT, 3), torch.zeros(COUNT, 4), 0.05, 1000, 100)
     assert kept.boxes.shape == (0, 4)
+
+
+def test_scores_that_are_no_numbers_are_left_out():
+    scores = torch.full((COUNT, 3), float("nan"))
+    scores[5, 1] = 0.9
+    candidates, kept = detect(scores, torch.zeros(COUNT, 4), 0.05, 10, 100)
+    assert len(candidates.scores) <= 1  # NaN counts as larger than any number
+    assert len(kept.scores) == len(candidates.scores)
+
+
+def test_a_box_outside_the_image_is_clipped_as_the_convention_has_it():
+    boxes = torch.tensor([[-30.0, -20, -5, -2], [90, 70, 99, 99], [10, 20, 30, 40], [-3, -2, 200, 300]])
+    height, width = SIZE
+    found = Detections(boxes, torch.ones(4), torch.ones(4, dtype=torch.int64))
+    benchmark = above(found, SIZE, ModelConfig(convention="maskrcnn_benchmark"), 0.5).boxes
+    # Inclusive pixels, whose last one is stored one larger here: x1 and x2 - 1 are clamped to 0..width - 1.
+    inclusive = boxes - torch.tensor([0.0, 0, 1, 1])
+    limits = torch.tensor([width, height, width, height]) - 1
+    expected = torch.minimum(inclusive.clamp(min=0), limits) + torch.tensor([0.0, 0, 1, 1])
+    assert torch.equal(benchmark, expected)
+    assert benchmark[:2].tolist() == [[0, 0, 1, 1], [79, 63, 80, 64]]  # one pixel
+    others = above(found, SIZE, ModelConfig(convention="rounded"), 0.5).boxes
+    assert torch.equal(others, clip_boxes_to_image(boxes, list(SIZE)))
 
 
 @pytest.mark.parametrize("iou", [0.3, 0.7])

@@ -13,9 +13,10 @@ from torchvision.models.resnet import Bottleneck
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Item, collate
 from drrepro.losses import FocalLoss
+from drrepro.losses.contract import Normalizer
 from drrepro.models.anchors import match
 from drrepro.models.checkpoints import from_torchvision, load_weights
-from drrepro.models.postprocess import select_candidates, suppress
+from drrepro.models.postprocess import above, select_candidates, suppress
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config, InputConfig, MatcherConfig, ModelConfig
 from drrepro.training.box_loss import box_loss
@@ -98,7 +99,8 @@ def test_the_detector_equals_torchvisions(theirs, ours):
     batch = batch_of(*none)
     (logits, deltas), anchors = ours.eval()(batch.images), ours.anchors_of(batch.images)
     for i, theirs_found in enumerate(expected):
-        candidates = select_candidates(logits[i].sigmoid(), deltas[i], anchors, SIZES[i], CONFIG.model, 0.55, 1000)
+        candidates = select_candidates(logits[i].sigmoid(), deltas[i], anchors, CONFIG.model, 1000)
+        candidates = above(candidates, SIZES[i], CONFIG.model, 0.55)
         found = suppress(candidates, SIZES[i], 0.5, 300)
         assert len(theirs_found["boxes"]) == len(found.boxes)
         assert 50 < len(found.boxes) < 300  # many, and all of them
@@ -130,7 +132,9 @@ def test_one_step_reaches_the_same_parameters_with_the_same_gradients(theirs, ou
         assert positives > 1
         focal = FocalLoss(CONFIG.loss.gamma, CONFIG.loss.alpha)(logits[one], matched[one], positives)
         weights = CONFIG.model.box_weights
-        box = box_loss(deltas[one], anchors, matched[one], targets[one], CONFIG.loss, weights, positives)
+        box = box_loss(
+            deltas[one], anchors, matched[one], targets[one], CONFIG.loss, weights, Normalizer(positives, positives, 1)
+        )
         total = total + (focal + box) / 2
     total.backward()
 

@@ -14,7 +14,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from drrepro.bench.step import make_batch
 from drrepro.config import compose
-from drrepro.models.anchors import AnchorGrid
+from drrepro.detection import pipeline
+from drrepro.evaluation.densities import FINE
+from drrepro.models.anchors import AnchorGrid, match
 from drrepro.models.retinanet import RetinaNet
 from drrepro.training.loop import build_learner
 from drrepro.training.step import add_gradients
@@ -96,6 +98,28 @@ def test_the_way_back_through_a_loss_in_each_precision(loss, dtype, no_autocast)
         beside = {"ious": torch.rand(2, 50, device=META)} if learner.loss.needs_ious else {}
         learner.loss(logits, labels, **beside).backward()
         assert logits.grad.dtype == dtype
+
+
+def test_a_batch_is_evaluated_with_one_copy_to_the_host(monkeypatch):
+    config = configured()
+    copied = []
+
+    def to_host(tensors):
+        assert {tensor.device.type for tensor in tensors} == {"cuda"}
+        copied.append(torch.cat([tensor.contiguous().view(torch.int32).flatten() for tensor in tensors]).numel())
+        raise StopIteration  # what follows has values, on the CPU
+
+    with FakeTensorMode():
+        model = fake_learner(config, CUDA).model.eval()
+        batch = make_batch(config, 80, CUDA)
+        monkeypatch.setattr(pipeline, "_edges", lambda device: torch.zeros(FINE - 1, device=device))
+        monkeypatch.setattr(pipeline, "_on_host", to_host)
+        anchors = torch.cat(model.anchors_of(batch.images))
+        labels = [match(anchors, batch.boxes, batch.labels, config.matcher)[0] for _ in range(2)]
+        with pytest.raises(StopIteration):
+            pipeline.propose(model, batch, config, 0.05, labels)
+    assert len(copied) == 1  # candidates, and for each matcher the histograms of both
+    assert copied[0] > len(batch.images) * 2 * 2 * FINE
 
 
 @pytest.mark.parametrize("loss", ["ghm_c", "ap", "rank_sort"])
