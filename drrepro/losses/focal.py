@@ -6,10 +6,11 @@ Lin et al., *Focal Loss for Dense Object Detection* (ICCV 2017), the paper's bas
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
-from torch.nn import functional
 
-from drrepro.losses.elementwise import ElementwiseLoss, power_
+from drrepro.losses.elementwise import ElementwiseLoss, complement_and_softplus, power_
+from drrepro.losses.stream import sigmoid_
 from drrepro.schema import LossConfig
 
 
@@ -37,9 +38,10 @@ class FocalLoss(ElementwiseLoss):
 
     def positives(self, x: Tensor, positive: Tensor, scale: Tensor, ious: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return alpha n^gamma s, s = -log p, n = 1 - p, and its slope alpha n^gamma (-gamma p s - n)."""
-        n, log_p = (-x).sigmoid(), functional.logsigmoid(x)
+        n, p, s, scratch = (torch.empty_like(x) for _ in range(4))
+        complement_and_softplus(-x, sigmoid_(n, -x), p, s, scratch)
         weight = (self.alpha * scale).to(x.dtype) * positive * power_(n.clone(), self.gamma)
-        return -(weight * log_p).double(), weight * (self.gamma * (1 - n) * log_p - n)
+        return (weight * s).double(), -weight * (self.gamma * p * s + n)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from drrepro.schema import MatcherConfig, ModelConfig
 
 STRIDES = (8, 16, 32, 64, 128)  # P3..P7
 KEPT = 64  # image sizes whose anchors are kept
-CPU_PIECE, PIECE = 2**17, 2**21  # of the IoU of boxes and anchors: on a CPU what stays in cache
+CPU_PIECE, PIECE = 2**18, 2**21  # of the IoU of boxes and anchors: on a CPU what stays in cache
 
 
 def cell_anchors(config: ModelConfig, level: int) -> Tensor:
@@ -82,41 +82,45 @@ def match(anchors: Tensor, boxes: Tensor, labels: Tensor, config: MatcherConfig)
     """
     if boxes.shape[1] == 0:
         return labels.new_zeros(len(boxes), len(anchors)), anchors.expand(len(boxes), -1, -1)
-    found = [_match_image(anchors, *own, config) for own in zip(boxes, labels, strict=True)]
-    matched, targets = zip(*found, strict=True)
-    return torch.stack(matched), torch.stack(targets)
-
-
-def _match_image(anchors: Tensor, boxes: Tensor, labels: Tensor, config: MatcherConfig) -> tuple[Tensor, Tensor]:
-    """Return labels (A,) and boxes (A, 4), from pieces of the IoU (G, A): of COCO's images the whole is 70 MB."""
     size = CPU_PIECE if anchors.device.type == "cpu" else PIECE
-    parts = torch.split(anchors, max(1, size // len(boxes)))
+    images = max(1, size // (boxes.shape[1] * len(anchors)))
+    groups = zip(torch.split(boxes, images), torch.split(labels, images), strict=True)
+    matched, targets = zip(*(_match_group(anchors, *own, config, size) for own in groups), strict=True)
+    return torch.cat(matched), torch.cat(targets)
+
+
+def _match_group(
+    anchors: Tensor, boxes: Tensor, labels: Tensor, config: MatcherConfig, size: int
+) -> tuple[Tensor, Tensor]:
+    """Return labels (b, A) and boxes (b, A, 4), from pieces of the IoU (b, G, A): of an image of COCO it is 70 MB."""
+    parts = torch.split(anchors, max(1, size // labels.numel()))
     best, index, best_of_box, ties = zip(*(_best(part, boxes, labels > 0) for part in parts), strict=True)
-    iou, nearest = torch.cat(best), torch.cat(index)
+    iou, nearest = torch.cat(best, dim=1), torch.cat(index, dim=1)
     foreground = iou >= config.fg_iou
     if config.low_quality:
-        by_part = torch.stack(best_of_box)
-        highest = (by_part == by_part.amax(0)) & (by_part > 0)  # (parts, G)
-        foreground |= torch.cat([(tie & here[:, None]).any(0) for tie, here in zip(ties, highest, strict=True)])
+        by_part = torch.stack(best_of_box)  # (parts, b, G)
+        highest = (by_part == by_part.amax(0)) & (by_part > 0)
+        tied = [(tie & here[..., None]).any(1) for tie, here in zip(ties, highest, strict=True)]
+        foreground |= torch.cat(tied, dim=1)
     background = ~foreground & (iou < config.bg_iou)
-    matched = torch.where(foreground, labels[nearest], torch.where(background, 0, -1))
-    return matched, boxes[nearest]
+    matched = torch.where(foreground, labels.gather(1, nearest), torch.where(background, 0, -1))
+    return matched, torch.stack([side.gather(1, nearest) for side in boxes.unbind(2)], dim=2)
 
 
 def _best(anchors: Tensor, boxes: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the best IoU (a,) of some anchors, with which box; that of each box (G,), and the anchors that tie for it.
+    """Return the best IoU (b, a) of some anchors, with which box; that of each box (b, G), and what ties for it.
 
-    Boxes that are not ``real`` have an IoU of -1.
+    Boxes that are not ``real`` (b, G) have an IoU of -1.
     """
-    iou = _pairwise_iou(boxes, anchors).masked_fill_(~real[:, None], -1.0)
-    best, index = iou.max(dim=0)
-    best_of_box = iou.amax(dim=1)
-    return best, index, best_of_box, iou == best_of_box[:, None]
+    iou = _pairwise_iou(boxes, anchors).masked_fill_(~real[..., None], -1.0)
+    best, index = iou.max(dim=1)
+    best_of_box = iou.amax(dim=2)
+    return best, index, best_of_box, iou == best_of_box[..., None]
 
 
 def _pairwise_iou(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Return the IoU (G, a) as torchvision's box_iou has it, coordinate by coordinate: a fraction of the memory."""
-    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)  # (G, 1)
+    """Return the IoU (b, G, a) as torchvision's box_iou has it, coordinate by coordinate: a fraction of the memory."""
+    x1, y1, x2, y2 = boxes[..., None].unbind(2)  # (b, G, 1)
     u1, v1, u2, v2 = anchors.t().contiguous().unbind(0)  # (a,)
     common = torch.minimum(x2, u2).sub_(torch.maximum(x1, u1)).clamp_(min=0)
     common *= torch.minimum(y2, v2).sub_(torch.maximum(y1, v1)).clamp_(min=0)
@@ -133,17 +137,17 @@ def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return common / (areas - common).clamp(min=torch.finfo(boxes.dtype).tiny)
 
 
-def encode(boxes: Tensor, anchors: Tensor, weights: list[float]) -> Tensor:
-    """Return the (..., 4) regression targets wx dx, wy dy, ww dw, wh dh of ``boxes`` relative to ``anchors``."""
+def encode(boxes: Tensor, anchors: Tensor, weights: list[float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the regression targets wx dx, wy dy, ww dw, wh dh (...) of ``boxes`` (..., 4) relative to ``anchors``."""
     x, y, width, height = _centered(boxes)
     anchor_x, anchor_y, anchor_width, anchor_height = _centered(anchors)
-    relative = (
-        (x - anchor_x) / anchor_width,
-        (y - anchor_y) / anchor_height,
-        (width / anchor_width).log(),
-        (height / anchor_height).log(),
+    wx, wy, ww, wh = weights
+    return (
+        (x - anchor_x) / anchor_width * wx,
+        (y - anchor_y) / anchor_height * wy,
+        (width / anchor_width).log() * ww,
+        (height / anchor_height).log() * wh,
     )
-    return torch.stack([own * weight for own, weight in zip(relative, weights, strict=True)], dim=-1)
 
 
 def decode(deltas: Tensor, anchors: Tensor, weights: list[float], growth: float) -> Tensor:

@@ -23,8 +23,10 @@ def box_loss(
     deltas (B, A, 4), anchors (A, 4), labels (B, A), boxes (B, A, 4): the box that each anchor matched. All anchors are
     computed with, since a GPU would wait for the number of positives.
     """
-    error = deltas.float() - encode(boxes, anchors, weights)
-    error = torch.where((labels > 0)[..., None], error, 0.0)
-    terms = functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=config.box_beta)
+    positive, nothing = labels > 0, torch.zeros_like(deltas[..., 0], dtype=torch.float32)
+    total = torch.zeros(len(labels), device=labels.device)
+    for delta, target in zip(deltas.float().unbind(2), encode(boxes, anchors, weights), strict=True):
+        error = torch.where(positive, delta - target, 0.0)
+        total = total + functional.smooth_l1_loss(error, nothing, reduction="none", beta=config.box_beta).sum(1)
     divisor = (config.box_normalizer * normalizer.positives).clamp(min=1) * normalizer.parts
-    return (terms.sum((1, 2)) / divisor).sum()
+    return (total / divisor).sum()

@@ -37,7 +37,10 @@ def test_decode_inverts_encode(weights):
     boxes = torch.cat([corners, corners + sizes], 1)
     anchors = boxes + torch.rand(50, 4)
     torch.testing.assert_close(
-        decode(encode(boxes, anchors, weights), anchors, weights, 62.5), boxes, atol=1e-3, rtol=1e-4
+        decode(torch.stack(encode(boxes, anchors, weights), dim=-1), anchors, weights, 62.5),
+        boxes,
+        atol=1e-3,
+        rtol=1e-4,
     )
 
 

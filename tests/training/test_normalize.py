@@ -65,7 +65,7 @@ def test_box_losses_of_parts_are_averaged_as_the_formula_says(accumulate):
     for part in range(8):
         own = slice(2 * part, 2 * part + 2)
         positive = labels[own] > 0
-        targets = encode(boxes[own], anchors, WEIGHTS)[positive]
+        targets = torch.stack(encode(boxes[own], anchors, WEIGHTS), dim=-1)[positive]
         total = functional.smooth_l1_loss(deltas[own][positive], targets, beta=config.box_beta, reduction="sum")
         by_part.append(total / max(1, config.box_normalizer * positive.sum()))
     chunks = zip(deltas.chunk(accumulate), labels.chunk(accumulate), boxes.chunk(accumulate), strict=True)
