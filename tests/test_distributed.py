@@ -20,7 +20,7 @@ from drrepro.losses.named import build_loss
 from drrepro.models.retinanet import RetinaNet
 from drrepro.progress import silent
 from drrepro.training.loop import _prepare
-from drrepro.training.step import add_gradients
+from drrepro.training.step import add_gradients, with_targets
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -42,9 +42,10 @@ def gradients(config, indices):
     model = RetinaNet(config.model, 3)
     accumulate = config.schedule.accumulate
     size = len(indices) // accumulate
-    parts = [batch_of(indices[i : i + size]) for i in range(0, len(indices), size)]
+    batches = [batch_of(indices[i : i + size]) for i in range(0, len(indices), size)]
+    parts = [with_targets(batch, model, config) for batch in batches]
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    numbers = add_gradients(_prepare(model, config, CPU), model, build_loss(config.loss), scaler, parts, config)
+    numbers = add_gradients(_prepare(model, config, CPU), build_loss(config.loss), scaler, parts, config)
     return dict(zip(("classification", "box"), numbers.tolist(), strict=True)), {
         name: p.grad for name, p in model.named_parameters() if p.grad is not None
     }

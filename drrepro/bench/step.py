@@ -18,7 +18,7 @@ from drrepro.data.loader import Batch
 from drrepro.models.retinanet import RetinaNet, build_detector
 from drrepro.schema import Config, ModelConfig
 from drrepro.training.loop import build_learner
-from drrepro.training.step import DTYPES, Learner
+from drrepro.training.step import DTYPES, Learner, with_targets
 
 OBJECTS = 8  # an image, about as many as COCO has
 CLASSES = {"small": 10}  # of a backbone; COCO's 80 of any other
@@ -53,7 +53,7 @@ def _steps(configs: list[Config], device: torch.device) -> dict[str, Step]:
     bare = _learner(configs[0], classes, device)
     steps: dict[str, Step] = {BARE: partial(_bare, bare, batch)}
     for config in configs:
-        steps[config.loss.name] = partial(_learner(config, classes, device).step, 0, [batch])
+        steps[config.loss.name] = partial(_step, _learner(config, classes, device), batch)
     steps[TORCHVISION] = partial(_torchvision, _peer(configs[0], classes, device), batch, configs[0])
     return steps
 
@@ -76,6 +76,10 @@ def make_batch(config: Config, classes: int, device: torch.device) -> Batch:
     boxes = torch.cat([corner, corner + size], dim=2)
     labels = torch.randint(1, classes + 1, (count, OBJECTS), generator=generator)
     return Batch([], images.to(device), [(height, width)] * count, boxes.to(device), labels.to(device))
+
+
+def _step(learner: Learner, batch: Batch) -> None:
+    learner.step(0, [with_targets(batch, learner.model, learner.config)])
 
 
 def _bare(learner: Learner, batch: Batch) -> None:

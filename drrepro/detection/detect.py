@@ -1,14 +1,15 @@
 """Run a detector over a data set: one forward pass for every score threshold and every NMS IoU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from drrepro.data.ahead import one_behind
 from drrepro.data.dataset import Dataset, Sample
 from drrepro.data.loader import collate, evaluation_batches
-from drrepro.detection.pipeline import keep, propose
+from drrepro.detection.pipeline import Proposals, keep, propose
 from drrepro.distributed import all_parts, own_share
 from drrepro.evaluation.coco import Results
 from drrepro.evaluation.densities import Densities, Matcher
@@ -39,21 +40,33 @@ def detect(
     results: dict[float, Results] = {iou: [] for iou in nms_ious}
     counts: Counts = {matcher: {} for matcher in matchers_of(config)}
     done, own = 0, own_share(dataset.samples)
-    size, workers = config.evaluation.images_per_batch, config.runtime.workers
-    batches = evaluation_batches(own, config.input, size, workers, pin=device.type == "cuda")
-    for items in batches:
-        batch = collate(items, config.input, device, config.model.inclusive)
-        anchors = torch.cat(model.anchors_of(batch.images))
-        labels = [match(anchors, batch.boxes, batch.labels, MatcherConfig(*ious))[0] for ious in counts]
-        found, histograms = propose(model, batch, config, lowest, labels)
+    for samples, proposals in one_behind(_forward(model, own, config, lowest, list(counts), device)):
+        found, histograms = proposals.wait()
         for own_counts, of_batch in zip(counts.values(), histograms, strict=True):
-            own_counts |= zip((sample.id for sample in batch.samples), of_batch.numpy(), strict=True)
-        for candidates, sample, resized in zip(found, batch.samples, batch.sizes, strict=True):
+            own_counts |= zip((sample.id for sample in samples), of_batch.numpy(), strict=True)
+        for candidates, sample, resized in zip(found, samples, proposals.sizes, strict=True):
             for iou in nms_ious:
                 results[iou] += as_results(keep(candidates, sample, resized, iou, config), sample, dataset.category_ids)
-        done += len(items)
+        done += len(samples)
         progress(done, len(own))
     return _merge(all_parts((results, counts)))
+
+
+def _forward(
+    model: RetinaNet,
+    samples: list[Sample],
+    config: Config,
+    lowest: float,
+    matchers: list[Matcher],
+    device: torch.device,
+) -> Iterator[tuple[list[Sample], Proposals]]:
+    """Yield the samples and proposals of each batch."""
+    size, workers = config.evaluation.images_per_batch, config.runtime.workers
+    for items in evaluation_batches(samples, config.input, size, workers, pin=device.type == "cuda"):
+        batch = collate(items, config.input, device, config.model.inclusive)
+        anchors = torch.cat(model.anchors_of(batch.images))
+        labels = [match(anchors, batch.boxes, batch.labels, MatcherConfig(*ious))[0] for ious in matchers]
+        yield batch.samples, propose(model, batch, config, lowest, labels)
 
 
 def matchers_of(config: Config) -> list[Matcher]:

@@ -1,10 +1,12 @@
 """The way from a batch to detections in the pixels of the files, the same for evaluating and for predicting."""
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from drrepro.data.ahead import HostCopy
 from drrepro.data.dataset import Sample
 from drrepro.data.loader import Batch
 from drrepro.data.transforms import scale_boxes
@@ -14,24 +16,37 @@ from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
 
 
+@dataclass(frozen=True)
+class Proposals:
+    """What a forward pass gives of a batch, on its way to the CPU."""
+
+    sizes: list[tuple[int, int]]  # (height, width) of each image as resized
+    config: Config
+    threshold: float
+    copy: HostCopy
+
+    def wait(self) -> tuple[list[Detections], list[Tensor]]:
+        """Return of each image its candidates above the threshold, boxes as resized; and the histograms of `count`."""
+        boxes, scores, labels, *counts = self.copy.wait()
+        found = [Detections(*own) for own in zip(boxes, scores, labels.long(), strict=True)]
+        pairs = zip(found, self.sizes, strict=True)
+        return [above(own, size, self.config.model, self.threshold) for own, size in pairs], counts
+
+
 @torch.inference_mode()
 def propose(
     model: RetinaNet, batch: Batch, config: Config, threshold: float, labels: list[Tensor] | None = None
-) -> tuple[list[Detections], list[Tensor]]:
-    """Return of each image its candidates above a score threshold, boxes as resized, on the CPU.
+) -> Proposals:
+    """Return the candidates of a batch, and for each (B, A) of ``labels`` the histograms of its scores, see `count`.
 
-    And for each (B, A) of ``labels`` how the scores of its background and foreground are distributed, see `count`. All
-    comes in one copy, the only thing that a GPU waits for.
+    All comes to the CPU in one copy, the only thing that a GPU waits for.
     """
     (logits, deltas), anchors = model(batch.images), model.anchors_of(batch.images)
     scores, per_level = logits.float().sigmoid(), config.evaluation.candidates_per_level
     found = [select_candidates(s, d, anchors, config.model, per_level) for s, d in zip(scores, deltas, strict=True)]
     boxes, best, classes = (torch.stack(parts) for parts in zip(*(vars(one).values() for one in found), strict=True))
-    counts = count(scores, labels or [])
-    boxes, best, classes, *counts = _on_host([boxes, best, classes.int(), *counts])
-    candidates = [Detections(*own) for own in zip(boxes, best, classes.long(), strict=True)]
-    sizes = zip(candidates, batch.sizes, strict=True)
-    return [above(own, size, config.model, threshold) for own, size in sizes], counts
+    copy = HostCopy([boxes, best, classes.int(), *count(scores, labels or [])])
+    return Proposals(batch.sizes, config, threshold, copy)
 
 
 def count(scores: Tensor, labels: list[Tensor]) -> list[Tensor]:
@@ -59,13 +74,6 @@ def _histogram(bins: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
 @cache
 def _edges(device: torch.device) -> Tensor:
     return torch.tensor(EDGES, dtype=torch.float32, device=device)
-
-
-def _on_host(tensors: list[Tensor]) -> list[Tensor]:
-    """Return tensors with elements of 32 bits on the CPU, in one copy."""
-    flat = torch.cat([tensor.contiguous().view(torch.int32).flatten() for tensor in tensors]).cpu()
-    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-    return [part.view(own.dtype).view(own.shape) for part, own in zip(parts, tensors, strict=True)]
 
 
 def keep(candidates: Detections, sample: Sample, size: tuple[int, int], iou: float, config: Config) -> Detections:

@@ -77,7 +77,7 @@ def detect_one(model: RetinaNet, config: Config, image: Image.Image) -> Detectio
     sample = Sample(0, Path(), image.width, image.height, boxes, none.astype(np.int64), none, none.astype(np.bool_))
     item = Item(sample, resize(image, config.input), flip=False)
     batch = collate([item], config.input, next(model.parameters()).device)
-    (candidates,), _ = propose(model, batch, config, config.evaluation.score_threshold)
+    (candidates,), _ = propose(model, batch, config, config.evaluation.score_threshold).wait()
     return keep(candidates, sample, batch.sizes[0], config.evaluation.nms_iou, config)
 
 

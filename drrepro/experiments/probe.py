@@ -21,7 +21,7 @@ from drrepro.losses.named import build_loss
 from drrepro.models.retinanet import RetinaNet, build_detector
 from drrepro.schema import Config
 from drrepro.training.schedule import build_optimizer
-from drrepro.training.step import add_gradients
+from drrepro.training.step import add_gradients, with_targets
 
 REPEATS, ENOUGH_SECONDS = 5, 10.0  # of what is timed, whichever is first, but two at least
 PIXELS = 10**6  # of the images timed together: a batch where they are small, one where they are large
@@ -75,7 +75,7 @@ def _time_training(
 
     def step() -> None:
         batch = collate(items, config.input, device, config.model.inclusive)
-        add_gradients(model, model, loss, scaler, [batch], config)
+        add_gradients(model, loss, scaler, [with_targets(batch, model, config)], config)
 
     def update() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.schedule.clip_norm or 1.0)

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from drrepro.data.ahead import one_ahead
 from drrepro.data.dataset import Sample
-from drrepro.data.loader import Batch, collate, training_batches
+from drrepro.data.loader import collate, training_batches
 from drrepro.distributed import all_parts, first_buffers, on_any_rank, rank, world
 from drrepro.errors import RunError, UsageError
 from drrepro.interrupt import deferred
@@ -20,7 +21,7 @@ from drrepro.schema import Config
 from drrepro.training.checkpoint import resume, save_checkpoint
 from drrepro.training.schedule import build_optimizer, learning_rate, set_learning_rate
 from drrepro.training.sinks import Sink
-from drrepro.training.step import Learner, NotFiniteError
+from drrepro.training.step import Learner, NotFiniteError, Part, with_targets
 
 
 def train(
@@ -46,7 +47,7 @@ def train(
     model.train()
     numbers: dict[str, float] = {}
     with deferred() as signalled:
-        for step, parts in enumerate(_parts(samples, config, device, start), start):
+        for step, parts in enumerate(one_ahead(_parts(learner, samples, device, start), device, _tensors), start):
             rate = learning_rate(step, config.schedule)
             set_learning_rate(learner.optimizer, rate)
             learner.step(step, parts)
@@ -103,14 +104,20 @@ def _start(directory: Path, learner: Learner) -> tuple[int, "_Clock"]:
     return min(done, learner.config.schedule.steps), _Clock(before)
 
 
-def _parts(samples: list[Sample], config: Config, device: torch.device, start: int) -> Iterator[list[Batch]]:
-    """Yield the batches of each step from ``start`` on, as many as gradients are accumulated over."""
+def _parts(learner: Learner, samples: list[Sample], device: torch.device, start: int) -> Iterator[list[Part]]:
+    """Yield the parts of each step from ``start`` on, as many as gradients are accumulated over."""
+    config = learner.config
     schedule, workers = config.schedule, config.runtime.workers
     steps, pin = range(start, schedule.steps), device.type == "cuda"
     for items in training_batches(samples, config.input, schedule.images_per_step, config.seed, steps, workers, pin):
         size = len(items) // schedule.accumulate
         pieces = [items[i : i + size] for i in range(0, len(items), size)]
-        yield [collate(piece, config.input, device, config.model.inclusive) for piece in pieces]
+        batches = [collate(piece, config.input, device, config.model.inclusive) for piece in pieces]
+        yield [with_targets(batch, learner.model, config) for batch in batches]
+
+
+def _tensors(parts: list[Part]) -> list[Tensor]:
+    return [tensor for batch, targets in parts for tensor in (batch.images, batch.boxes, batch.labels, *targets)]
 
 
 def _read(learner: Learner, samples: list[Sample], directory: Path, device: torch.device) -> dict[str, float]:
@@ -118,7 +125,7 @@ def _read(learner: Learner, samples: list[Sample], directory: Path, device: torc
     try:
         return learner.read()
     except NotFiniteError as error:
-        parts = next(_parts(samples, learner.config, device, error.step))
+        parts = next(_parts(learner, samples, device, error.step))
         raise RunError(f"{directory}: step {error.step}: {learner.explain(error, parts)}") from None
 
 

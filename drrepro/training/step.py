@@ -19,6 +19,7 @@ from drrepro.training.normalize import normalizers
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the forward pass
 Targets = tuple[Tensor, Tensor, Tensor]  # anchors (A, 4), labels (B, A), and the boxes that they matched (B, A, 4)
+Part = tuple[Batch, Targets]  # of a step: what a forward pass takes
 
 
 class NotFiniteError(RunError):
@@ -52,10 +53,10 @@ class Learner:
         self.failed = torch.full((), -1, device=device)  # 2 * step, + 1 where it is the gradient
         self.terms = torch.zeros(2, device=device)
 
-    def step(self, number: int, parts: list[Batch]) -> None:
+    def step(self, number: int, parts: list[Part]) -> None:
         """Update the parameters from the parts of step ``number``."""
         poison = torch.where(self.failed < 0, 1.0, torch.nan)  # which float16's scaler skips
-        terms = add_gradients(self.detector, self.model, self.loss, self.scaler, parts, self.config, poison)
+        terms = add_gradients(self.detector, self.loss, self.scaler, parts, self.config, poison)
         self.terms = torch.where(self.failed < 0, terms, self.terms)
         code = torch.where(terms.sum().isfinite(), self._clip(number), 2 * number)
         self.failed = torch.where(self.failed < 0, code, self.failed)
@@ -88,12 +89,12 @@ class Learner:
             raise NotFiniteError(step, "gradient" if of_gradient else "loss", numbers)
         return numbers
 
-    def explain(self, error: NotFiniteError, parts: list[Batch]) -> str:
+    def explain(self, error: NotFiniteError, parts: list[Part]) -> str:
         """Say what is not finite, where that begins, and what helps; ``parts`` are those of the step that failed."""
         self.optimizer.zero_grad()
-        add_gradients(self.detector, self.model, self.loss, self.scaler, parts, self.config)
+        add_gradients(self.detector, self.loss, self.scaler, parts, self.config)
         precision = self.config.schedule.precision
-        found = [first_not_finite(self.model, part.images, DTYPES[precision]) for part in parts]
+        found = [first_not_finite(self.model, batch.images, DTYPES[precision]) for batch, _ in parts]
         first = next((place for place in found if place), "the loss itself")
         rounded = "" if precision == "fp32" else " or set schedule.precision=fp32"
         return f"{error}, first {first}; lower schedule.lr{rounded}"
@@ -101,10 +102,9 @@ class Learner:
 
 def add_gradients(
     detector: nn.Module,
-    model: RetinaNet,
     classification: ClassificationLoss,
     scaler: torch.amp.GradScaler,
-    parts: list[Batch],
+    parts: list[Part],
     config: Config,
     factor: Tensor | float = 1.0,
 ) -> Tensor:
@@ -115,10 +115,9 @@ def add_gradients(
     is trained, and what a loss ranks or counts together: DR loss with scope batch, GHM-C, AP loss, rank & sort loss.
     """
     dtype = DTYPES[config.schedule.precision]
-    targets = [_targets(model, batch, config) for batch in parts]
-    counted = normalizers([labels for _, labels, _ in targets], config.loss.normalize)
+    counted = normalizers([labels for _, (_, labels, _) in parts], config.loss.normalize)
     terms = []
-    for i, (batch, target) in enumerate(zip(parts, targets, strict=True)):
+    for i, (batch, target) in enumerate(parts):
         last = i == len(parts) - 1
         with nullcontext() if last or world() == 1 else detector.no_sync():  # type: ignore[operator]
             with torch.autocast(batch.images.device.type, dtype, enabled=dtype is not None):
@@ -151,6 +150,7 @@ def _share(
     return torch.stack([classified, box_loss(deltas, anchors, labels, boxes, config.loss, weights, normalizer)])
 
 
-def _targets(model: RetinaNet, batch: Batch, config: Config) -> Targets:
+def with_targets(batch: Batch, model: RetinaNet, config: Config) -> Part:
+    """Return a batch with what its anchors are to learn."""
     anchors = torch.cat(model.anchors_of(batch.images))
-    return anchors, *match(anchors, batch.boxes, batch.labels, config.matcher)
+    return batch, (anchors, *match(anchors, batch.boxes, batch.labels, config.matcher))

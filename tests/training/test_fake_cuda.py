@@ -19,7 +19,7 @@ from drrepro.evaluation.densities import FINE
 from drrepro.models.anchors import AnchorGrid, match
 from drrepro.models.retinanet import RetinaNet
 from drrepro.training.loop import build_learner
-from drrepro.training.step import add_gradients
+from drrepro.training.step import add_gradients, with_targets
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
 WITHOUT_WAITS = ["focal", "dr", "balanced_ce", "quality_focal", "varifocal"]
@@ -53,7 +53,7 @@ def test_a_step_runs_whole_on_fake_cuda_tensors(loss, normalize, precision, accu
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     with FakeTensorMode():
         learner = fake_learner(config, CUDA)
-        parts = [make_batch(config, 80, CUDA) for _ in range(accumulate)]
+        parts = [with_targets(make_batch(config, 80, CUDA), learner.model, config) for _ in range(accumulate)]
 
         def backward(loss):
             assert loss.device.type == "cuda"
@@ -81,8 +81,8 @@ def test_the_way_back_takes_no_shape_from_data_and_reads_no_value(loss, no_autoc
     config = configured(f"loss={loss}", "schedule.accumulate=2")
     with FakeTensorMode():
         learner = fake_learner(config, META)
-        parts = [make_batch(config, 80, META) for _ in range(2)]
-        terms = add_gradients(learner.detector, learner.model, learner.loss, learner.scaler, parts, config)
+        parts = [with_targets(make_batch(config, 80, META), learner.model, config) for _ in range(2)]
+        terms = add_gradients(learner.detector, learner.loss, learner.scaler, parts, config)
         assert terms.shape == (2,)
         trained = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
         assert all(parameter.grad.shape == parameter.shape for parameter in trained)
@@ -113,7 +113,7 @@ def test_a_batch_is_evaluated_with_one_copy_to_the_host(monkeypatch):
         model = fake_learner(config, CUDA).model.eval()
         batch = make_batch(config, 80, CUDA)
         monkeypatch.setattr(pipeline, "_edges", lambda device: torch.zeros(FINE - 1, device=device))
-        monkeypatch.setattr(pipeline, "_on_host", to_host)
+        monkeypatch.setattr(pipeline, "HostCopy", to_host)
         anchors = torch.cat(model.anchors_of(batch.images))
         labels = [match(anchors, batch.boxes, batch.labels, config.matcher)[0] for _ in range(2)]
         with pytest.raises(StopIteration):
@@ -125,5 +125,8 @@ def test_a_batch_is_evaluated_with_one_copy_to_the_host(monkeypatch):
 @pytest.mark.parametrize("loss", ["ghm_c", "ap", "rank_sort"])
 def test_what_fails_does_so_here_too(loss):
     config = configured(f"loss={loss}")
-    with FakeTensorMode(), pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
-        fake_learner(config, CUDA).step(0, [make_batch(config, 80, CUDA)])
+    with FakeTensorMode():
+        learner = fake_learner(config, CUDA)
+        parts = [with_targets(make_batch(config, 80, CUDA), learner.model, config)]
+        with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+            learner.step(0, parts)

@@ -10,7 +10,7 @@ from drrepro.losses import ClassificationLoss
 from drrepro.models.anchors import decode, match
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import LossConfig
-from drrepro.training.step import add_gradients
+from drrepro.training.step import add_gradients, with_targets
 from tests.test_distributed import batch_of
 
 
@@ -36,7 +36,8 @@ def test_a_loss_that_asks_for_it_gets_the_iou_of_each_predicted_box():
     model, loss, batch = RetinaNet(config.model, 3), Quality(), batch_of([0, 1])
     with torch.no_grad():
         _, deltas = model(batch.images)
-    add_gradients(model, model, loss, torch.amp.GradScaler("cpu", enabled=False), [batch], config)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    add_gradients(model, loss, scaler, [with_targets(batch, model, config)], config)
     anchors = torch.cat(model.anchors_of(batch.images))
     labels, boxes = match(anchors, batch.boxes, batch.labels, config.matcher)
     predicted = decode(deltas, anchors, config.model.box_weights, config.model.box_growth)
