@@ -148,9 +148,16 @@ def measure(name: str, loss: Loss, logits: Tensor, labels: Tensor, repeats: int)
 
 def peak_memory(loss: Loss, logits: Tensor, labels: Tensor) -> int:
     """Return the most bytes that PyTorch held at once during forward and backward, the gradient included."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        loss(logits, labels).backward()  # type: ignore[no-untyped-call]
+    peak = peak_bytes(lambda: loss(logits, labels).backward())  # type: ignore[no-untyped-call]
     logits.grad = None
+    return peak
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Return the most bytes that PyTorch held at once on the CPU during a call, beside those it had before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        kept = call()  # until the profile ends
+    del kept
     assert profile.profiler is not None
     assert profile.profiler.kineto_results is not None
     held, peak = 0, 0

@@ -167,6 +167,12 @@ def start_worker(number: int) -> None:
     bytearray(2**25 - 2**16)
 
 
+def _padded(side: int, config: InputConfig) -> int:
+    """Return the smallest of ``pad_to`` that holds a side or, where none does, a multiple of ``size_divisor``."""
+    whole = -(-side // config.size_divisor) * config.size_divisor
+    return min((size for size in config.pad_to if size >= side), default=whole)
+
+
 @cache
 def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return (3, 1, 1) on a device, brought there once, since a GPU waits for what a list becomes."""
@@ -174,12 +180,12 @@ def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def collate(items: list[Item], config: InputConfig, device: torch.device, inclusive: bool = False) -> Batch:
-    """Mirror and normalise on ``device`` and pad to a multiple of ``size_divisor``; padding is zero [M].
+    """Mirror and normalise on ``device`` and pad to one size, see `_padded`; padding is zero [M].
 
     ``inclusive``: see `scale_boxes`.
     """
     sizes = [(item.pixels.shape[1], item.pixels.shape[2]) for item in items]
-    height, width = (-(-max(side) // config.size_divisor) * config.size_divisor for side in zip(*sizes, strict=True))
+    height, width = (_padded(max(side), config) for side in zip(*sizes, strict=True))
     mean, std = (_by_channel(tuple(values), device) for values in (config.mean, config.std))
     images = torch.empty((len(items), 3, height, width), device=device, memory_format=torch.channels_last).zero_()
     targets = [item.targets(inclusive) for item in items]

@@ -48,6 +48,9 @@ class InputConfig:
     scale: int = 800  # short side, px
     max_ratio: float = 1333 / 800  # long side at most round(scale * max_ratio): 667 at 400 [R]
     size_divisor: int = 32
+    # Sides, px, to one of which each side of a batch is padded where one is large enough; none: to size_divisor alone.
+    # Few sizes let runtime.compile compile each of them once.
+    pad_to: list[int] = field(default_factory=list)
     flip: float = 0.5
     bgr: bool = True
     mean: list[float] = field(default_factory=lambda: [102.9801, 115.9465, 122.7717])  # of the 0-255 channels, in order
@@ -59,6 +62,8 @@ class InputConfig:
         require(self.scale >= 16, "input.scale", self.scale, "the short side needs at least 16 px")
         require(self.max_ratio >= 1, "input.max_ratio", self.max_ratio, "must be at least 1")
         require(self.size_divisor >= 1, "input.size_divisor", self.size_divisor, "must be at least 1")
+        divisible = all(side > 0 and side % self.size_divisor == 0 for side in self.pad_to)
+        require(divisible, "input.pad_to", self.pad_to, f"needs multiples of input.size_divisor={self.size_divisor}")
         require(0 <= self.flip <= 1, "input.flip", self.flip, "is a probability")
         require(len(self.mean) == 3, "input.mean", self.mean, "needs three channels")
         require(

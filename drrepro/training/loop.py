@@ -90,7 +90,7 @@ def build_learner(model: RetinaNet, config: Config, device: torch.device) -> Lea
 def _prepare(model: RetinaNet, config: Config, device: torch.device) -> nn.Module:
     """Return what a step calls: the model, compiled if asked for, its gradients averaged over the ranks."""
     if config.runtime.compile:
-        model.compile()
+        model.compile(dynamic=False if config.input.pad_to else None)  # of few sizes each is compiled once
     if world() == 1:
         return model
     return DistributedDataParallel(model, [device] if device.type == "cuda" else None)

@@ -6,6 +6,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 from torchvision.ops import box_iou
 
+from drrepro.bench.losses import peak_bytes
 from drrepro.models.anchors import AnchorGrid, cell_anchors, decode, encode, match, paired_iou
 from drrepro.schema import MatcherConfig, ModelConfig
 
@@ -28,6 +29,56 @@ def test_torchvision_convention_gives_torchvision_anchors():
 def test_anchors_are_cached_per_size():
     grid = AnchorGrid(ModelConfig())
     assert grid.levels(64, 96, torch.device("cpu")) is grid.levels(64, 96, torch.device("cpu"))
+
+
+def crowded(images, boxes, height, width, seed=0):
+    """Boxes (B, G, 4) and labels (B, G), the last image half padded, and two boxes of each the same."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(images, boxes, 2, generator=generator) * torch.tensor([width, height]) * 0.7
+    size = torch.rand(images, boxes, 2, generator=generator) * min(height, width) * 0.4 + 1
+    found, labels = (
+        torch.cat([corner, corner + size], dim=2),
+        torch.randint(1, 81, (images, boxes), generator=generator),
+    )
+    found[:, 1] = found[:, 0]
+    found[-1, boxes // 2 :], labels[-1, boxes // 2 :] = 0, 0
+    return found, labels
+
+
+def match_whole(anchors, boxes, labels, config):
+    """The labels and boxes from the whole IoU of an image, by torchvision's function."""
+    real = labels > 0
+    iou = box_iou(anchors, boxes).masked_fill(~real, -1.0)
+    best, index = iou.max(dim=1)
+    foreground = best >= config.fg_iou
+    if config.low_quality:
+        foreground |= ((iou == iou.amax(0)) & (iou.amax(0) > 0)).any(1)
+    matched = torch.where(foreground, labels[index], torch.where(best < config.bg_iou, 0, -1))
+    return matched, boxes[index]
+
+
+@pytest.mark.parametrize("low_quality", [True, False])
+@pytest.mark.parametrize(("images", "boxes", "size"), [(9, 7, (64, 96)), (2, 40, (320, 480)), (1, 1, (32, 32))])
+def test_the_matcher_in_pieces_gives_the_labels_of_the_whole_to_the_bit(images, boxes, size, low_quality):
+    anchors = torch.cat(AnchorGrid(ModelConfig()).levels(*size, torch.device("cpu")))
+    found, labels = crowded(images, max(boxes, 2), *size)
+    config = MatcherConfig(0.5, 0.4, low_quality)
+    matched, targets = match(anchors, found, labels, config)
+    for i in range(images):
+        expected, box = match_whole(anchors, found[i], labels[i], config)
+        assert torch.equal(matched[i], expected)
+        assert torch.equal(targets[i], box)
+    assert boxes == 1 or {-1, 0} < set(matched.unique().tolist())
+
+
+def test_the_matcher_of_a_crowded_photograph_takes_64_mb_an_image():
+    anchors = torch.cat(AnchorGrid(ModelConfig()).levels(800, 1344, torch.device("cpu")))
+    assert len(anchors) > 200_000
+    found, labels = crowded(2, 90, 800, 1333)
+    whole = peak_bytes(lambda: match_whole(anchors, found[0], labels[0], MatcherConfig()))
+    pieces = peak_bytes(lambda: match(anchors, found, labels, MatcherConfig()))
+    assert pieces <= 2 * 64e6
+    assert pieces < whole
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0], [10.0, 10.0, 5.0, 5.0]])
