@@ -200,7 +200,7 @@ class _Curve:
         envelope = np.maximum.accumulate(np.where(kept, self.precision, 0)[:, ::-1], axis=1)[:, ::-1]
         padded = np.concatenate([envelope, np.zeros((len(envelope), 1))], axis=1)  # recalls never reached count 0
         reached = np.searchsorted(np.arange(1, padded.shape[1]) / positives, RECALLS)
-        return padded[:, reached].mean(axis=1), kept.sum(axis=1) / positives
+        return padded.take(reached, axis=1).mean(axis=1), kept.sum(axis=1) / positives
 
 
 def check_images(ground_truth: GroundTruth, detections: Results) -> None:
