@@ -140,11 +140,18 @@ def _boxes(rows: Results) -> Floats:
 
 def summarize(matches: Matches, threshold: float = -np.inf) -> dict[str, float]:
     """Return METRICS of the detections with a score above ``threshold``."""
-    (precision,), (recall,) = accumulate(matches, [threshold])
-    recalls = {limit: accumulate(matches, [threshold], areas=1, limit=limit)[1][0] for limit in (1, 10)}
-    values = [precision[0], precision[0, :, 0], precision[0, :, 5], precision[1], precision[2], precision[3]]
-    values += [recalls[1][0], recalls[10][0], recall[0], recall[1], recall[2], recall[3]]
-    return dict(zip(METRICS, map(mean, values), strict=True))
+    return summarize_at(matches, [threshold])[0]
+
+
+def summarize_at(matches: Matches, thresholds: Sequence[float]) -> list[dict[str, float]]:
+    """Return METRICS of the detections with a score above each threshold."""
+    precision, recall = accumulate(matches, thresholds)
+    few = {limit: accumulate(matches, thresholds, areas=1, limit=limit)[1] for limit in (1, 10)}
+    rows = []
+    for t, (p, r) in enumerate(zip(precision, recall, strict=True)):
+        values = [p[0], p[0, :, 0], p[0, :, 5], *p[1:], few[1][t], few[10][t], *r]
+        rows.append(dict(zip(METRICS, map(mean, values), strict=True)))
+    return rows
 
 
 def mean(values: Floats) -> float:
