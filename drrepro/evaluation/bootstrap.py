@@ -11,6 +11,7 @@ Legend: B resamples, I images, n places of detections of a class, M matched ones
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -93,10 +94,9 @@ def _class_ap(places: _Places, kept: list[int], drawn: Weights, positives: Ints)
         counted = upto[np.searchsorted(peaks, hits)] - _before(hits, ignored, weights[ignored])  # true and false ones
         precision = tp / (counted.astype(np.float64) + np.spacing(1))  # (M, B)
         reached = np.take_along_axis(passed, tp.astype(np.int64), axis=0)
-        gained = np.diff(reached, axis=0, prepend=0)  # recall thresholds that each hit is the first to reach
-        within = [int(np.searchsorted(hits, n)) for n in kept]
-        areas = {m: _area(precision[:m], gained[:m]) for m in set(within)}
-        result += np.stack([areas[m] for m in within])
+        gained = reached.copy()  # recall thresholds that each hit is the first to reach
+        gained[1:] -= reached[:-1]
+        result += _areas(precision, gained, np.searchsorted(hits, kept).tolist())
     return np.where(positives > 0, result / len(places.true), 0.0)
 
 
@@ -107,11 +107,17 @@ def _before(hits: Ints, others: Ints, weights: Weights) -> Weights:
     return upto[np.searchsorted(others, hits)]
 
 
-def _area(precision: Floats, gained: Floats) -> Floats:
-    """Return (B,): the envelope of precision (M, B), averaged at RECALLS; recalls never reached count 0."""
-    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    area: Floats = np.einsum("mb,mb->b", envelope, gained) / len(RECALLS)
-    return area
+def _areas(precision: Floats, gained: Floats, ends: list[int]) -> Floats:
+    """Return (len(ends), B): of the first hits, as many as each of ``ends`` says, the envelope averaged at RECALLS.
+
+    ``precision`` and ``gained`` (M, B); recalls never reached count 0.
+    """
+    envelope, areas = np.empty_like(precision), {}
+    for begin, end in pairwise([0, *sorted(set(ends))]):  # the hits from begin on lift the envelope of those before
+        envelope[begin:end] = np.maximum.accumulate(precision[begin:end][::-1], axis=0)[::-1]
+        np.maximum(envelope[:begin], envelope[begin : begin + 1], out=envelope[:begin])
+        areas[end] = np.einsum("mb,mb->b", envelope[:end], gained[:end]) / len(RECALLS)
+    return np.stack([areas[end] for end in ends])
 
 
 def _places(scores: Floats, images: npt.NDArray[np.int32], true: Flags, false: Flags, copies: int) -> _Places:
