@@ -102,8 +102,8 @@ def _evaluate(evaluator: Any) -> Numbers:
 
 
 EVALUATORS: dict[str, Callable[[GroundTruth, Results], Numbers]] = {
-    "twelve numbers": _ours,
-    f"and {len(THRESHOLDS)} thresholds, kept matches": _all_of_a_run,
+    "drrepro, twelve numbers": _ours,
+    f"drrepro, also {len(THRESHOLDS)} thresholds and kept matches": _all_of_a_run,
     "pycocotools": _pycocotools,
     "hotcoco": _hotcoco,
 }
