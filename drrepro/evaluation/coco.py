@@ -135,7 +135,7 @@ def _numbers(rows: Results, name: str) -> Floats:
 
 
 def _boxes(rows: Results) -> Floats:
-    return np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    return np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4)
 
 
 def summarize(matches: Matches, threshold: float = -np.inf) -> dict[str, float]:
