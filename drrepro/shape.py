@@ -14,31 +14,45 @@ Shape = Any
 
 def misfit(content: Any, shape: Shape, where: str = "it") -> str:
     """Return where ``content`` is not of ``shape``, and what it should be; empty where it is."""
+    wrong = _misfit(content, shape)
+    return wrong and where + wrong
+
+
+def _misfit(content: Any, shape: Shape) -> str:
+    """Return what follows the place of ``content`` in such a sentence: a file may have a million rows that fit."""
     if isinstance(shape, dict):
-        return _misfit_of_dict(content, shape, where)
+        return _misfit_of_dict(content, shape)
     if isinstance(shape, tuple):
-        found = [misfit(content, one, where) for one in shape]
+        found = [_misfit(content, one) for one in shape]
         return "" if "" in found else found[-1]
     if isinstance(shape, list):
-        if not isinstance(content, list):
-            return f"{where} is no list"
-        if len(content) != len(shape) > 1:
-            return f"{where} has {len(content)} entries, not {len(shape)}"
-        parts = zip(content, cycle(shape), strict=False)
-        return next(filter(None, (misfit(item, part, f"{where}[{i}]") for i, (item, part) in enumerate(parts))), "")
-    if _fits(content, get_args(shape) or (shape,)):
+        return _misfit_of_list(content, shape)
+    if _fits(content, (shape,) if isinstance(shape, type) else get_args(shape)):
         return ""
-    return f"{where} is no {getattr(shape, '__name__', shape)}"
+    return f" is no {getattr(shape, '__name__', shape)}"
 
 
-def _misfit_of_dict(content: Any, shape: dict[str, Shape], where: str) -> str:
+def _misfit_of_list(content: Any, shape: list[Shape]) -> str:
+    if not isinstance(content, list):
+        return " is no list"
+    if len(content) != len(shape) > 1:
+        return f" has {len(content)} entries, not {len(shape)}"
+    for i, (item, part) in enumerate(zip(content, cycle(shape), strict=False)):
+        if wrong := _misfit(item, part):
+            return f"[{i}]{wrong}"
+    return ""
+
+
+def _misfit_of_dict(content: Any, shape: dict[str, Shape]) -> str:
     if not isinstance(content, dict):
-        return f"{where} is no object"
+        return " is no object"
     missing = shape.keys() - content.keys() - {EACH}
     if missing:
-        return f"{where} lacks {', '.join(sorted(missing))}"
-    parts = {key: shape.get(key, shape.get(EACH)) for key in content if key in shape or EACH in shape}
-    return next(filter(None, (misfit(content[key], part, f"{where}.{key}") for key, part in parts.items())), "")
+        return f" lacks {', '.join(sorted(missing))}"
+    for key, value in content.items():
+        if (key in shape or EACH in shape) and (wrong := _misfit(value, shape.get(key, shape.get(EACH)))):
+            return f".{key}{wrong}"
+    return ""
 
 
 def _fits(value: Any, kinds: tuple[Any, ...]) -> bool:

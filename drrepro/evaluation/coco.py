@@ -1,32 +1,29 @@
-"""COCO metrics: pycocotools matches once, numpy accumulates at any score threshold.
+"""COCO metrics: everything is matched once, then accumulated at any score threshold.
 
 A detection's match depends only on detections with a higher score in its image and class, so what is matched above a
-threshold is a prefix of what is matched above a lower one. Legend: N detections, K classes, I images,
+threshold is a prefix of what is matched above a lower one. Legend: N detections, K classes, I images, T thresholds,
 4 area ranges (all, small, medium, large), 10 IoU thresholds (0.50:0.05:0.95), 101 recall thresholds.
 """
 
-import contextlib
-import io
-from collections.abc import Iterable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from drrepro.errors import UsageError
+from drrepro.evaluation.matching import AREAS, IOUS, LIMIT, Objects, match, sort_detections, sort_objects
 from drrepro.files import read_json
 
 GroundTruth = dict[str, Any]  # COCO format
 Results = list[dict[str, Any]]  # COCO result format: image_id, category_id, bbox (x, y, w, h), score
 
-Columns = tuple[npt.NDArray[Any], ...]  # scores, images, ranks, true, false: see Matches
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-AREAS = ("all", "small", "medium", "large")
 RECALLS = np.linspace(0.0, 1.0, 101)
 
 
@@ -77,95 +74,140 @@ def load(source: Any) -> Any:
 
 
 def match_detections(ground_truth: GroundTruth, detections: Results) -> Matches:
-    """Match at all IoU thresholds and areas with pycocotools, silently."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth, found = _index(ground_truth), _index(_as_annotations(ground_truth, detections))
-        evaluator = COCOeval(truth, found, "bbox")
-        evaluator.evaluate()
-    classes, images = len(evaluator.params.catIds), len(evaluator.params.imgIds)
-    by_class = np.array(evaluator.evalImgs, dtype=object).reshape(classes, len(AREAS), images)
-    positives = np.zeros((len(AREAS), classes, images), dtype=np.int32)
-    columns: list[Columns] = []
-    for k in range(classes):
-        own = []
-        for i in (i for i in range(images) if by_class[k, 0, i] is not None):  # None: no object and no detection
-            positives[:, k, i] = [np.count_nonzero(e["gtIgnore"] == 0) for e in by_class[k, :, i]]
-            own.append(_columns(by_class[k, :, i], i))
-        joined = _concatenate(own)
-        order = np.argsort(-joined[0], kind="stable")
-        columns.append(tuple(column[..., order] for column in joined))
-    starts = np.cumsum([0, *(len(c[0]) for c in columns)])
-    scores, image, rank, true, false = _concatenate(columns)
-    return Matches(scores, image, rank, true, false, starts, positives)
+    """Match at all IoU thresholds and areas, as pycocotools does. Raises UsageError for detections of unknown images.
+
+    What is of a category, or an annotation of an image, that the ground truth does not have is left out.
+    """
+    check_images(ground_truth, detections)
+    classes, images = (_places(ground_truth[name]) for name in ("categories", "images"))
+    objects = _objects(ground_truth["annotations"], classes, images)
+    groups, rows = _groups(detections, classes, images)
+    found = sort_detections(groups, _boxes(rows), _numbers(rows, "score"))
+    true, false = match(found, objects)
+    own_class, image = np.divmod(found.groups, max(len(images), 1))
+    order = np.lexsort((-found.scores, own_class))
+    starts = np.searchsorted(own_class, np.arange(len(classes) + 1))
+    return Matches(
+        found.scores[order],
+        image[order].astype(np.int32),
+        found.ranks[order].astype(np.int16),
+        np.ascontiguousarray(true[order].transpose(1, 2, 0)),
+        np.ascontiguousarray(false[order].transpose(1, 2, 0)),
+        starts,
+        _positives(objects, len(classes), len(images)),
+    )
 
 
-def _columns(by_area: Iterable[dict[str, Any]], image: int) -> Columns:
-    """Return scores, images, ranks, true and false of the detections of one class in one image."""
-    areas = list(by_area)
-    scores = np.asarray(areas[0]["dtScores"], dtype=np.float64)
-    matched = np.stack([e["dtMatches"] for e in areas]) > 0
-    ignored = np.stack([e["dtIgnore"] for e in areas]) > 0
-    ranks = np.arange(len(scores), dtype=np.int16)
-    return scores, np.full(len(scores), image, np.int32), ranks, matched & ~ignored, ~matched & ~ignored
+def _objects(annotations: Results, classes: dict[Hashable, int], images: dict[Hashable, int]) -> Objects:
+    groups, rows = _groups(annotations, classes, images)
+    crowd = np.array([bool(row.get("iscrowd")) for row in rows], np.bool_)
+    named = np.array([row["id"] != 0 for row in rows], np.bool_)
+    return sort_objects(groups, _boxes(rows), _numbers(rows, "area"), crowd, named)
 
 
-def _concatenate(parts: list[Columns]) -> Columns:
-    flags = np.zeros((len(AREAS), 10, 0), dtype=np.bool_)
-    none = (np.zeros(0), np.zeros(0, np.int32), np.zeros(0, np.int16), flags, flags)
-    return tuple(np.concatenate(column, axis=-1) for column in zip(none, *parts, strict=True))
+def _positives(objects: Objects, classes: int, images: int) -> npt.NDArray[np.int32]:
+    """Return (4, K, I): how many objects count."""
+    counts = objects.counts()
+    by_area = [np.bincount(objects.groups[counts[:, a]], minlength=classes * images) for a in range(len(AREAS))]
+    return np.stack(by_area).astype(np.int32).reshape(len(AREAS), classes, images)
+
+
+def _places(rows: Results) -> dict[Hashable, int]:
+    """Return the place of each id among the sorted ones."""
+    return {name: place for place, name in enumerate(sorted({row["id"] for row in rows}))}
+
+
+def _groups(rows: Results, classes: dict[Hashable, int], images: dict[Hashable, int]) -> tuple[Ints, Results]:
+    """Return the group of each row, (n,), its class's place times I plus its image's, and these rows.
+
+    Rows of unknown classes or images are left out.
+    """
+    by_class = np.array([classes.get(row["category_id"], -1) for row in rows], np.int64)
+    by_image = np.array([images.get(row["image_id"], -1) for row in rows], np.int64)
+    known = (by_class >= 0) & (by_image >= 0)
+    if not known.all():
+        rows = [rows[i] for i in np.flatnonzero(known)]
+    return (by_class * len(images) + by_image)[known], rows
+
+
+def _numbers(rows: Results, name: str) -> Floats:
+    return np.array([row[name] for row in rows], np.float64)
+
+
+def _boxes(rows: Results) -> Floats:
+    return np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4)
 
 
 def summarize(matches: Matches, threshold: float = -np.inf) -> dict[str, float]:
     """Return METRICS of the detections with a score above ``threshold``."""
-    precision, recall = accumulate(matches, threshold, areas=4, limit=100)
-    recalls = {limit: accumulate(matches, threshold, areas=1, limit=limit)[1] for limit in (1, 10)}
-    values = [precision[0], precision[0, :, 0], precision[0, :, 5], precision[1], precision[2], precision[3]]
-    values += [recalls[1][0], recalls[10][0], recall[0], recall[1], recall[2], recall[3]]
-    means = [float(np.nanmean(v)) if np.isfinite(v).any() else float("nan") for v in values]
-    return dict(zip(METRICS, means, strict=True))
+    return summarize_at(matches, [threshold])[0]
+
+
+def summarize_at(matches: Matches, thresholds: Sequence[float]) -> list[dict[str, float]]:
+    """Return METRICS of the detections with a score above each threshold."""
+    precision, recall = accumulate(matches, thresholds)
+    few = {limit: accumulate(matches, thresholds, areas=1, limit=limit)[1] for limit in (1, 10)}
+    rows = []
+    for t, (p, r) in enumerate(zip(precision, recall, strict=True)):
+        values = [p[0], p[0, :, 0], p[0, :, 5], *p[1:], few[1][t], few[10][t], *r]
+        rows.append(dict(zip(METRICS, map(mean, values), strict=True)))
+    return rows
+
+
+def mean(values: Floats) -> float:
+    """Return the mean of what is not NaN; NaN where there is nothing else."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
 def accumulate(
-    matches: Matches, threshold: float, areas: int, limit: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the interpolated precision, averaged over RECALLS, and the recall, both (areas, K, 10).
+    matches: Matches, thresholds: Sequence[float], areas: int = len(AREAS), limit: int = LIMIT
+) -> tuple[Floats, Floats]:
+    """Return the interpolated precision, averaged over RECALLS, and the recall, both (T, areas, K, 10).
 
-    Only detections above ``threshold``, and the first ``limit`` of each image and class, count; NaN marks classes
+    Only detections above the threshold, and the first ``limit`` of each image and class, count; NaN marks classes
     without an object in that area.
     """
-    classes = len(matches.starts) - 1
-    precision = np.full((areas, classes, 10), np.nan)
-    recall = np.full((areas, classes, 10), np.nan)
-    for k in range(classes):
-        own = slice(matches.starts[k], matches.starts[k + 1])
-        kept = own.start + np.flatnonzero((matches.scores[own] > threshold) & (matches.ranks[own] < limit))
+    shape = (len(thresholds), areas, len(matches.starts) - 1, len(IOUS))
+    precision, recall = np.full(shape, np.nan), np.full(shape, np.nan)
+    positives = matches.positives.sum(axis=2)
+    for k in range(shape[2]):
+        own = matches.starts[k] + np.flatnonzero(matches.ranks[matches.starts[k] : matches.starts[k + 1]] < limit)
+        kept = [int(np.count_nonzero(matches.scores[own] > threshold)) for threshold in thresholds]
         for a in range(areas):
-            positives = matches.positives[a, k].sum()
-            if positives:
-                true = matches.true[a][:, kept].cumsum(axis=1, dtype=np.float64)
-                false = matches.false[a][:, kept].cumsum(axis=1, dtype=np.float64)
-                precision[a, k] = _average_precision(true, false, positives)
-                recall[a, k] = true[:, -1] / positives if len(kept) else 0.0
+            if positives[a, k]:
+                curve = _Curve.of(matches.true[a][:, own], matches.false[a][:, own])
+                for t, n in enumerate(kept):
+                    precision[t, a, k], recall[t, a, k] = curve.averages(n, positives[a, k])
     return precision, recall
 
 
-def _average_precision(
-    true: npt.NDArray[np.float64], false: npt.NDArray[np.float64], positives: int
-) -> npt.NDArray[np.float64]:
-    """Average the precision envelope at RECALLS; true and false are (10, n) cumulative counts."""
-    envelope = np.maximum.accumulate((true / (true + false + np.spacing(1)))[:, ::-1], axis=1)[:, ::-1]
-    padded = np.concatenate([envelope, np.zeros((len(true), 1))], axis=1)  # recalls never reached count 0
-    return np.array(
-        [p[np.searchsorted(t / positives, RECALLS, side="left")].mean() for p, t in zip(padded, true, strict=True)]
-    )
+@dataclass(frozen=True)
+class _Curve:
+    """Precision of a class where a detection is matched, which is where it has its peaks; H: most matched ones."""
 
+    precision: Floats  # (10, H) after each matched detection, 0 beyond the last
+    places: Ints  # (10, H) of the matched detection, beyond the last that of none
 
-def _index(content: GroundTruth) -> COCO:
-    coco = COCO()
-    annotations = [{"iscrowd": 0, **a} for a in content["annotations"]]  # copies: pycocotools writes into them
-    coco.dataset = {**content, "annotations": annotations}
-    coco.createIndex()
-    return coco
+    @staticmethod
+    def of(true: npt.NDArray[np.bool_], false: npt.NDArray[np.bool_]) -> "_Curve":
+        """Take (10, n) flags, by falling score."""
+        row, place = np.nonzero(true)
+        counts = np.bincount(row, minlength=len(true))
+        nth = np.arange(len(row)) - np.repeat(counts.cumsum() - counts, counts)
+        shape = (len(true), int(counts.max()))
+        precision, places = np.zeros(shape), np.full(shape, true.shape[1])
+        fp = false.cumsum(axis=1, dtype=np.int32)[row, place]
+        precision[row, nth] = (nth + 1) / (nth + 1 + fp + np.spacing(1))
+        places[row, nth] = place
+        return _Curve(precision, places)
+
+    def averages(self, n: int, positives: int) -> tuple[Floats, Floats]:
+        """Return (10,) the average of the precision envelope at RECALLS, and the recall, of the first n detections."""
+        kept = self.places < n
+        envelope = np.maximum.accumulate(np.where(kept, self.precision, 0)[:, ::-1], axis=1)[:, ::-1]
+        padded = np.concatenate([envelope, np.zeros((len(envelope), 1))], axis=1)  # recalls never reached count 0
+        reached = np.searchsorted(np.arange(1, padded.shape[1]) / positives, RECALLS)
+        return padded.take(reached, axis=1).mean(axis=1), kept.sum(axis=1) / positives
 
 
 def check_images(ground_truth: GroundTruth, detections: Results) -> None:
@@ -173,10 +215,3 @@ def check_images(ground_truth: GroundTruth, detections: Results) -> None:
     unknown = {d["image_id"] for d in detections} - {image["id"] for image in ground_truth["images"]}
     if unknown:
         raise UsageError(f"{len(unknown)} detected images are not in the ground truth, image_id {min(unknown)} for one")
-
-
-def _as_annotations(ground_truth: GroundTruth, detections: Results) -> GroundTruth:
-    """Return detections in the form of annotations (what pycocotools' loadRes does, but it cannot take none)."""
-    check_images(ground_truth, detections)
-    annotations = [{**d, "id": i, "area": d["bbox"][2] * d["bbox"][3]} for i, d in enumerate(detections, start=1)]
-    return {"images": ground_truth["images"], "categories": ground_truth["categories"], "annotations": annotations}

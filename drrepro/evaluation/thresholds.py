@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from drrepro.evaluation.coco import GroundTruth, Results, load, match_detections, summarize
+from drrepro.evaluation.coco import GroundTruth, Results, load, match_detections, summarize_at
 
 
 def threshold_sweep(
@@ -14,5 +14,5 @@ def threshold_sweep(
     Exact when ``detections`` are those of a threshold at or below the lowest asked for: see
     `drrepro.models.postprocess.suppress`.
     """
-    matches = match_detections(load(ground_truth), load(detections))
-    return {threshold: summarize(matches, threshold) for threshold in thresholds}
+    matches, at = match_detections(load(ground_truth), load(detections)), list(thresholds)
+    return dict(zip(at, summarize_at(matches, at), strict=True))

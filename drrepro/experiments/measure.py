@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drrepro.data.dataset import Dataset
-from drrepro.evaluation.coco import GroundTruth, Matches, Results, accumulate, match_detections, summarize
+from drrepro.evaluation.coco import GroundTruth, Matches, Results, accumulate, match_detections, mean, summarize_at
 from drrepro.evaluation.densities import Densities, as_bins, separation
 from drrepro.evaluation.evaluators import evaluator_of
 from drrepro.evaluation.submission import write_submission
@@ -35,8 +35,8 @@ def score(config: Config, truth: GroundTruth, results: dict[float, Results]) -> 
     for iou, found in results.items():
         matches = match_detections(truth, found)
         further = evaluator_of(config)(truth, found, thresholds)
-        for threshold in thresholds:
-            row = {"nms_iou": iou, "score_threshold": threshold, **summarize(matches, threshold)}
+        for threshold, numbers in zip(thresholds, summarize_at(matches, thresholds), strict=True):
+            row = {"nms_iou": iou, "score_threshold": threshold, **numbers}
             metrics.append({**row, **further[threshold]})
         if iou == config.evaluation.nms_iou:
             own = matches
@@ -71,13 +71,9 @@ def _totals(fg_iou: float, bg_iou: float, counts: npt.NDArray[np.int64]) -> Dens
 
 def _curve(matches: Matches, lowest: float) -> list[Row]:
     """Return AP over CURVE, from the lowest threshold that was evaluated."""
-    rows: list[Row] = []
-    for threshold in CURVE:
-        if threshold >= lowest:
-            precision, _ = accumulate(matches, threshold, areas=1, limit=100)
-            ap = float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
-            rows.append({"score_threshold": threshold, "AP": ap})
-    return rows
+    thresholds = [threshold for threshold in CURVE if threshold >= lowest]
+    precision, _ = accumulate(matches, thresholds, areas=1)
+    return [{"score_threshold": t, "AP": mean(own)} for t, own in zip(thresholds, precision, strict=True)]
 
 
 def _write_submission(config: Config, directory: Path, tested: Dataset, results: dict[float, Results]) -> str:

@@ -7,7 +7,8 @@ from drrepro.bench.bootstrap import draw_problem, resampled_set
 from drrepro.evaluation.bootstrap import draw_counts, resampled_ap
 from drrepro.evaluation.coco import match_detections, summarize
 from tests.conftest import shared
-from tests.evaluation.test_coco import problem, pycocotools_numbers
+from tests.evaluation.reference import pycocotools_numbers
+from tests.evaluation.test_coco import problem
 
 
 def brute_force(truth, found, threshold, counts):

@@ -1,16 +1,11 @@
-import contextlib
-import io
-import json
-
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from drrepro.errors import UsageError
 from drrepro.evaluation import evaluate_coco, threshold_sweep
 from drrepro.evaluation.coco import METRICS
 from tests.conftest import shared
+from tests.evaluation.reference import pycocotools_numbers
 
 PUBLISHED = [
     *(0.504581, 0.696973, 0.572982, 0.585626, 0.519400, 0.501398),
@@ -53,18 +48,6 @@ def problem(seed, images=6, classes=3, detections=30):
             }
         )
     return truth, found
-
-
-def pycocotools_numbers(truth, found):
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = json.loads(json.dumps(truth))
-        coco.createIndex()
-        evaluator = COCOeval(coco, coco.loadRes(json.loads(json.dumps(found))), "bbox")
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    return [v if v > -1 else float("nan") for v in evaluator.stats]
 
 
 def test_the_twelve_numbers_of_coco_eval100(capfd):
