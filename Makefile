@@ -9,6 +9,8 @@ RESULTS ?= reproduced
 JOBS ?= $(if $(filter coco coco2017,$(DATA)),1,2)
 # Further overrides of every run, such as ARGS="schedule.accumulate=4 schedule.precision=bf16 runtime.workers=8"
 ARGS ?=
+# The photographs of `make gpu`, such as PHOTOS="data=coco_custom data.root=... ..."
+PHOTOS ?= data=bccd
 # Images a split of the embedded sets at most, for a quick look
 LIMIT ?=
 # Where torch comes from; a machine without a GPU saves gigabytes with
@@ -25,7 +27,7 @@ endif
 SETS := $(if $(filter coco coco2017,$(DATA)),coco2017 voc2007,digits letters)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce smoke tune test test-full lint format docs bench clean
+.PHONY: help reproduce smoke tune test test-full gpu lint format docs bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -70,6 +72,18 @@ test: lint ## lint, types and tests; the published results made again from their
 
 test-full: lint ## also the long tests: kills at random moments, two sweeps at once, Slurm and Ray
 	$(BIN)/pytest -n 2 -m ""
+
+gpu: $(VENV)/.dev ## on a machine with CUDA, in ten minutes: its tests, losses, steps and memory, into results/gpu
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+		|| { echo "make gpu: torch finds no CUDA device here; drrepro doctor says what is" >&2; exit 2; }
+	$(BIN)/pytest -m gpu tests/gpu
+	$(BIN)/drrepro bench losses --device cuda --results results/gpu
+	$(BIN)/drrepro bench step runtime.device=cuda experiment=table1 weights=none loss=focal,dr schedule.precision=fp32,bf16 \
+		input.scale=400,800 runtime.compile=false,true schedule.images_per_step=2 --repeats 20 --results results/gpu
+	$(BIN)/drrepro train --json --quiet $(PHOTOS) model=retinanet_r50 weights=none input=paper schedule=coco_1x loss=dr \
+		schedule.steps=200 schedule.images_per_step=2 runtime.device=cuda runtime.workers=4 > results/gpu/photographs.json
+	@echo "beside it: detectron2's RetinaNet R-50 1x takes 0.205 s a step of 16 on 8 V100, 2 images and 4.1 GB each;"
+	@echo "mmdetection 3.8 GB, and 31.6 images/s of detection in fp16"
 
 lint: $(VENV)/.dev ## lint and types alone
 	$(BIN)/ruff check .

@@ -52,9 +52,9 @@ def gradients(config, indices):
 
 
 @contextmanager
-def as_rank(number, port="29511"):
-    """In a process of its own: rank ``number`` of two."""
-    os.environ.update(RANK=str(number), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+def as_rank(number, port="29511", count=2):
+    """In a process of its own: rank ``number`` of ``count``."""
+    os.environ.update(RANK=str(number), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     torch.set_num_threads(1)
     yield
 

@@ -30,6 +30,7 @@ matplotlib.use("Agg")
 
 SIZES = ((4_000, 10), (20_000, 20), (50_000, 80), (100_000, 80), (200_000, 80))  # anchors, classes
 POSITIVES, IGNORED = 200, 500
+CPU = torch.device("cpu")
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -40,6 +41,7 @@ class Timing:
     loss: str
     anchors: int
     classes: int
+    device: str
     threads: int
     forward_ms: float
     backward_ms: float
@@ -94,7 +96,12 @@ PEERS: dict[str, Loss] = {
 
 
 def bench(
-    sizes: list[tuple[int, int]], threads: list[int], repeats: int, compiled: bool, progress: Callable[[int, int], None]
+    sizes: list[tuple[int, int]],
+    threads: list[int],
+    repeats: int,
+    compiled: bool,
+    progress: Callable[[int, int], None],
+    device: torch.device = CPU,
 ) -> pd.DataFrame:
     """Return a row a loss, size and number of threads; ``ratio`` is to DRLoss or FocalLoss where that is the peer."""
     peers = {**PEERS, "compiled DR": torch.compile(reference.dr_loss)} if compiled else PEERS
@@ -103,7 +110,8 @@ def bench(
         for count in threads:
             torch.set_num_threads(count)
             for size in sizes:
-                logits, labels = problem(*size)
+                logits, labels = (values.detach().to(device) for values in problem(*size))
+                logits.requires_grad_()
                 for name, loss in peers.items():
                     rows.append(measure(name, loss, logits, labels, repeats))
                     progress(len(rows), len(threads) * len(sizes) * len(peers))
@@ -130,31 +138,46 @@ def problem(anchors: int, classes: int) -> tuple[Tensor, Tensor]:
 
 def measure(name: str, loss: Loss, logits: Tensor, labels: Tensor, repeats: int) -> Timing:
     """Return medians of ``repeats`` after one warm-up, which also yields the memory."""
+    device = logits.device
     extra = peak_memory(loss, logits, labels) / (logits.numel() * logits.element_size())
     forward, backward = [], []
     for _ in range(repeats):
         logits.grad = None
-        start = time.perf_counter()
+        start = now(device)
         value = loss(logits, labels)
-        middle = time.perf_counter()
+        middle = now(device)
         value.backward()  # type: ignore[no-untyped-call]
+        end = now(device)
         forward.append(1e3 * (middle - start))
-        backward.append(1e3 * (time.perf_counter() - middle))
+        backward.append(1e3 * (end - middle))
     logits.grad = None
     medians = statistics.median(forward), statistics.median(backward)
     anchors, classes = logits.shape[1:]
-    return Timing(name, anchors, classes, torch.get_num_threads(), *medians, sum(medians), extra)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return Timing(name, anchors, classes, where, torch.get_num_threads(), *medians, sum(medians), extra)
+
+
+def now(device: torch.device) -> float:
+    """Return the time in seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def peak_memory(loss: Loss, logits: Tensor, labels: Tensor) -> int:
     """Return the most bytes that PyTorch held at once during forward and backward, the gradient included."""
-    peak = peak_bytes(lambda: loss(logits, labels).backward())  # type: ignore[no-untyped-call]
+    peak = peak_bytes(lambda: loss(logits, labels).backward(), logits.device)  # type: ignore[no-untyped-call]
     logits.grad = None
     return peak
 
 
-def peak_bytes(call: Callable[[], object]) -> int:
-    """Return the most bytes that PyTorch held at once on the CPU during a call, beside those it had before."""
+def peak_bytes(call: Callable[[], object], device: torch.device = CPU) -> int:
+    """Return the most bytes that PyTorch held at once on a device during a call, beside those it had before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         kept = call()  # until the profile ends
     del kept

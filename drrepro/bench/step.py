@@ -1,7 +1,6 @@
 """A training step with each loss beside the bare network's, and beside torchvision's RetinaNet of the same shape."""
 
 import statistics
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +13,7 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
+from drrepro.bench.losses import now, peak_bytes
 from drrepro.data.loader import Batch
 from drrepro.models.retinanet import RetinaNet, build_detector
 from drrepro.schema import Config, ModelConfig
@@ -38,7 +38,11 @@ def bench(
     for i, configs in enumerate(groups):
         steps = _steps(configs, device)
         seconds = _take_turns(steps, repeats, device, partial(_within, progress, i, len(groups), repeats))
-        rows += [{**_head(configs[0], device), **_row(name, seconds, configs)} for name in steps]
+        memory = {
+            name: peak_bytes(step, device) / 2**20 if device.type == "cuda" else None for name, step in steps.items()
+        }
+        head = _head(configs[0], device)
+        rows += [{**head, **_row(name, seconds, configs), "peak MB beside weights": memory[name]} for name in steps]
     return pd.DataFrame(rows)
 
 
@@ -153,11 +157,9 @@ def _take_turns(
     for turn in range(repeats + 2):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
+            start = now(device)
             steps[name]()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(now(device) - start)
         progress(turn + 1)
     return {name: own[2:] for name, own in seconds.items()}
 
@@ -169,7 +171,7 @@ def _head(config: Config, device: torch.device) -> dict[str, object]:
         "images": config.schedule.images_per_step // config.schedule.accumulate,
         "precision": config.schedule.precision,
         "compiled": config.runtime.compile,
-        "device": device.type,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
     }
 
@@ -180,6 +182,11 @@ def _row(name: str, seconds: dict[str, list[float]], configs: list[Config]) -> d
     ratios = {f"x {peer}": _ratio(seconds[name], seconds[peer]) for peer in (BARE, first.loss.name, TORCHVISION)}
     images = first.schedule.images_per_step // first.schedule.accumulate
     return {"step": name, "seconds": median, "images per second": images / median, **ratios}
+
+
+def _memory(step: Step, device: torch.device) -> dict[str, object]:
+    """Return the most that a GPU held during a step beside weights and momenta; what a CPU does is not known."""
+    return {"peak MB beside weights": peak_bytes(step, device) / 2**20 if device.type == "cuda" else None}
 
 
 def _ratio(own: list[float], peer: list[float]) -> float:

@@ -117,15 +117,17 @@ def bench_losses(
     compiled: Annotated[
         bool, typer.Option(help="Also what torch.compile makes of the formulas (needs a compiler).")
     ] = False,
+    on: Annotated[str, typer.Option("--device", help="cpu, or cuda.")] = "cpu",
 ) -> None:
-    """Time DR and focal loss against the naive formulation and torchvision's, over sizes, on one and on all threads.
+    """Time the losses against the naive formulation and torchvision's, over sizes, on one and on all threads.
 
     Example: drrepro bench losses --compiled
     """
+    where = device.pick_device(on)
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # PyTorch's profiler, which measures the memory, talks otherwise
-    threads = sorted({1, os.cpu_count() or 1})
+    threads = sorted({1, os.cpu_count() or 1}) if where.type == "cpu" else [1]
     with console.progress(out.quiet) as report:
-        frame = losses.bench(list(losses.SIZES), threads, repeats, compiled, stage(report, "bench"))
+        frame = losses.bench(list(losses.SIZES), threads, repeats, compiled, stage(report, "bench"), where)
     table = results / "bench" / "losses.csv"
     files.write_text(table, frame.to_csv(index=False, float_format="%.4g"))
     files.write_png(losses.draw(frame), table.with_suffix(".png"))
