@@ -61,9 +61,10 @@ smoke: $(VENV)/.installed ## the same path on eight images a split: under a minu
 	@DRREPRO_DATA=$(SMOKE)/data DRREPRO_RUNS=$(SMOKE)/runs $(MAKE) --no-print-directory reproduce DATA=digits SEEDS=0 LIMIT=8 \
 		RESULTS=$(SMOKE)/results ARGS="schedule.steps=4 schedule.warmup_steps=1 schedule.images_per_step=2"
 
-tune: $(VENV)/.installed ## the learning rates of conf/schedule/cpu.yaml: one grid for both losses, judged on the tune split
+tune: $(VENV)/.installed ## the learning rates of conf/schedule/cpu.yaml: one grid for all losses, judged on the tune split
 	$(BIN)/drrepro data make digits
-	$(BIN)/drrepro sweep grid loss=focal,dr schedule.lr=0.001,0.002,0.004 evaluation.split=tune --name tuning --jobs $(JOBS)
+	$(BIN)/drrepro sweep grid loss=focal,dr,balanced_ce,ghm_c,quality_focal,varifocal,ap,rank_sort \
+		schedule.lr=0.0005,0.001,0.002,0.004 evaluation.split=tune --name tuning --jobs $(JOBS)
 	$(BIN)/drrepro report tables --results $(RESULTS)
 
 test: lint ## lint, types and tests; the published results made again from their records

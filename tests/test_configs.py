@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -10,7 +11,7 @@ from drrepro.composing import expand
 from drrepro.config import compose, config_folder, for_evaluation, from_dict, run_id, scaling_note, to_dict
 from drrepro.errors import UsageError
 from drrepro.losses import DRLoss, FocalLoss
-from drrepro.losses.named import build_loss
+from drrepro.losses.named import LOSSES, build_loss
 from drrepro.models.retinanet import RetinaNet
 from drrepro.schema import Config
 from drrepro.training.schedule import build_optimizer
@@ -162,3 +163,11 @@ def test_evaluation_keeps_what_the_weights_settle():
 def test_a_configuration_of_another_version_is_named():
     with pytest.raises(UsageError, match=r"old: written by another version of drrepro"):
         from_dict({"optimizer": "adam"}, Path("old"))
+
+
+def test_tuned_rates_are_the_best_of_the_published_grid():
+    grid = pd.read_csv(Path(__file__).parents[1] / "results" / "digits" / "tuning.csv")
+    best = grid.loc[grid.groupby("loss")["AP"].idxmax()].set_index("loss")["schedule.lr"].to_dict()
+    tuned = yaml.safe_load((config_folder() / "schedule" / "cpu.yaml").read_text())["tuned_lr"]
+    assert tuned == best == {name: compose([f"loss={name}"]).schedule.lr for name in LOSSES}
+    assert grid.groupby("loss")["schedule.lr"].nunique().nunique() == 1  # as many for each

@@ -17,10 +17,14 @@ from drrepro.schema import LauncherConfig
 
 @dataclass(frozen=True)
 class Handle:
-    """A started job: ``exit_code`` is None while it runs or waits; ``stop`` lets it write a checkpoint first."""
+    """A started job: ``exit_code`` is None while it runs or waits; ``stop`` lets it write a checkpoint first.
+
+    ``leave_gpu`` says that it needs none any more, and returns whether another may start for that.
+    """
 
     exit_code: Callable[[], int | None]
     stop: Callable[[], object]
+    leave_gpu: Callable[[], bool] = lambda: False
 
 
 def build_launcher(config: LauncherConfig, jobs: int, runs: Path) -> "Local | Slurm | Ray":
@@ -50,13 +54,23 @@ class Local:
         command = Command(arguments, RunFolder(directory).log, self.config.ranks, cpus, self._gpus(slot))
         process = command.fork()
 
-        def exit_code() -> int | None:
-            code = process.exitcode
-            if code is not None and slot not in self.free:
-                self.free.append(slot)
-            return code
+        held = [slot]
 
-        return Handle(exit_code, process.terminate)
+        def leave() -> None:
+            self.free += held
+            held.clear()
+
+        def exit_code() -> int | None:
+            if process.exitcode is not None:
+                leave()
+            return process.exitcode
+
+        def leave_gpu() -> bool:
+            if _visible_gpus():
+                leave()
+            return not held
+
+        return Handle(exit_code, process.terminate, leave_gpu)
 
     def _gpus(self, slot: int) -> str | None:
         """Return those of a slot, a GPU a rank; slots share them where there are fewer."""

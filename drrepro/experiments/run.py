@@ -33,6 +33,8 @@ from drrepro.schema import Config
 from drrepro.training.loop import train
 from drrepro.training.sinks import Sink, build_sinks, tracker_class
 
+SCORING = "score"  # the stage of a run in which it needs the CPU alone
+
 
 def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record:
     """Carry out ``config`` in its folder under ``runs`` and return its record; go on from a checkpoint if there is one.
@@ -130,8 +132,9 @@ def _with_status(directory: Path, report: Report) -> Report:
         nonlocal last
         report(stage, done, total, numbers)
         now = time.monotonic()
+        new = stage not in started
         since, first = started.setdefault(stage, (now, done))
-        if now - last >= 1:
+        if new or now - last >= 1:
             last = now
             left = (now - since) / (done - first) * (total - done) if done > first else None
             progress = {"stage": stage, "done": done, "total": total, "seconds_left": left, "numbers": numbers}
@@ -165,17 +168,22 @@ def _carry_out(
         seconds = train(model, trained.samples, config, directory, device, report, sinks)
     ious = sorted({config.evaluation.nms_iou, *config.evaluation.nms_ious})
     results, densities = detect(model, tested, config, ious, device, lambda i, n: report("evaluate", i, n, {}))
+    cost = _cost(config, model, seconds)
+    del model  # so that the GPU is free for others
+    torch.cuda.empty_cache()
     record = None
     if rank() == 0:
+        report(SCORING, 0, 1, {})
         found: Record = {
             "schema": SCHEMA,
             "id": run_id(config),
             "config": to_dict(config),
             **measure(config, directory, tested, results, densities),
             "data": _data_summary(trained, tested),
-            "cost": _cost(config, model, seconds),
+            "cost": cost,
             **provenance(device),
         }
+        report(SCORING, 1, 1, {})
         record = _finish(found, directory, sinks)
     first = all_parts(record)[0]
     assert first is not None

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from drrepro.config import run_id, to_dict
 from drrepro.data.splits import open_splits
 from drrepro.experiments.launchers import Handle, Local, Ray, Slurm, build_launcher
-from drrepro.experiments.run import needed_splits
+from drrepro.experiments.run import SCORING, needed_splits
 from drrepro.files import write_text
 from drrepro.interrupt import deferred
 from drrepro.progress import Report
@@ -85,7 +85,7 @@ def _run_all(configs: list[Config], runs: Path, data_folder: Path, jobs: int, wa
                     if state == "done" or (state == "failed" and name not in failed):  # by another process
                         del waiting[name]
                         yield _outcome(runs, name, 0)
-                    elif state != "running" and (launcher.slots is None or len(running) < launcher.slots):
+                    elif state != "running" and (launcher.slots is None or _busy(running, runs) < launcher.slots):
                         running[name] = _start(launcher, waiting.pop(name), runs / name, data_folder)
                         watch(name, 0, 1, {})
                 time.sleep(POLL)
@@ -101,6 +101,11 @@ def _run_all(configs: list[Config], runs: Path, data_folder: Path, jobs: int, wa
                         _show(runs / name, watch)
         finally:
             _stop(running, runs)
+
+
+def _busy(running: dict[str, Handle], runs: Path) -> int:
+    """Return how many jobs take a slot: one that only scores what it found leaves its GPU to the next."""
+    return sum(not (state_of(runs / name).stage == SCORING and running[name].leave_gpu()) for name in running)
 
 
 def _start(launcher: Local | Slurm | Ray, config: Config, directory: Path, data_folder: Path) -> Handle:

@@ -92,10 +92,16 @@ def measured(evidence: Evidence, setting: str, column: Column) -> dict[int, Floa
 
 
 def published(study: Study, setting: str, column: Column) -> float | None:
-    """Return the paper's number of a cell, None where it has none."""
+    """Return the paper's number of a cell, None where it has none.
+
+    A gain is the difference of its numbers, unless it says another: numbers of several papers have no difference.
+    """
     ours = study.published_at(setting, column.arm, column.metric)
     if column.minus is None or ours is None:
         return ours
+    said = study.published_at(setting, column.arm, f"{column.metric} - {column.minus}")
+    if said is not None:
+        return said
     theirs = study.published_at(setting, column.minus, column.metric)
     return None if theirs is None else ours - theirs
 

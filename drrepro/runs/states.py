@@ -29,7 +29,7 @@ class RunState:
     run_id: str
     state: str
     why: str = ""
-    stage: str = ""  # train | evaluate
+    stage: str = ""  # train | evaluate | score
     done: int = 0
     total: int = 0
     seconds_left: float | None = None

@@ -276,6 +276,7 @@ def test_many_arms_have_a_row_each_beside_the_published_number_of_each(tmp_path)
     assert list(display(table).columns)[:4] == ["recipe, loss", "source", "AP", "AP at 0.05"]
     own = "own recipe, AP loss"
     assert table.frame.loc[(own, "paper"), ("", "AP")] == pytest.approx(35.4)
+    assert table.frame.loc[(own, "paper"), ("gain over focal", "AP")] == pytest.approx(-2.1)  # of its own source
     assert table.frame.loc[(own, "ours"), ("", "AP at 0.5")] == pytest.approx(50)
     assert table.frame.loc[(own, "ours"), ("gain over focal", "AP")] == pytest.approx(20)
     assert table.frame.loc[("focal's recipe, AP loss", "ours"), ("gain over focal", "AP")] == pytest.approx(20)
