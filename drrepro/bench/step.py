@@ -38,11 +38,8 @@ def bench(
     for i, configs in enumerate(groups):
         steps = _steps(configs, device)
         seconds = _take_turns(steps, repeats, device, partial(_within, progress, i, len(groups), repeats))
-        memory = {
-            name: peak_bytes(step, device) / 2**20 if device.type == "cuda" else None for name, step in steps.items()
-        }
         head = _head(configs[0], device)
-        rows += [{**head, **_row(name, seconds, configs), "peak MB beside weights": memory[name]} for name in steps]
+        rows += [{**head, **_row(name, seconds, configs), **_memory(step, device)} for name, step in steps.items()]
     return pd.DataFrame(rows)
 
 

@@ -43,7 +43,7 @@ def detect(
     for samples, proposals in one_behind(_forward(model, own, config, lowest, list(counts), device)):
         found, histograms = proposals.wait()
         for own_counts, of_batch in zip(counts.values(), histograms, strict=True):
-            own_counts |= zip((sample.id for sample in samples), of_batch.numpy(), strict=True)
+            own_counts |= zip((sample.id for sample in samples), of_batch.numpy().copy(), strict=True)
         for candidates, sample, resized in zip(found, samples, proposals.sizes, strict=True):
             for iou in nms_ious:
                 results[iou] += as_results(keep(candidates, sample, resized, iou, config), sample, dataset.category_ids)

@@ -90,7 +90,7 @@ class HalfNegatives:
         return self.values.above(x_pos)
 
     def spread(self, x_pos: Tensor, weights: Tensor) -> Tensor:
-        """Return what `Negatives.spread` does."""
+        """Return what `Negatives.spread` does, but that a positive has what a negative of its logit would have."""
         own = self.values.spread(x_pos, weights).flatten()
         table = own.new_zeros(VALUES).index_copy_(0, self.present, own)
         out = table.index_select(0, self.bits.flatten()).view(self.bits.shape)

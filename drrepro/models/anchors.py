@@ -56,7 +56,9 @@ class AnchorGrid:
         if key not in self.kept:
             if len(self.kept) >= KEPT:
                 del self.kept[next(iter(self.kept))]
-            self.kept[key] = [self._level(i, height, width).to(device) for i in range(len(STRIDES))]
+            levels = (self._level(i, height, width) for i in range(len(STRIDES)))
+            pinned = (level.pin_memory() if device.type == "cuda" else level for level in levels)  # or it would wait
+            self.kept[key] = [level.to(device, non_blocking=True) for level in pinned]
         return self.kept[key]
 
     def _level(self, level: int, height: int, width: int) -> Tensor:

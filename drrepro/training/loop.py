@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,8 @@ def train(
     """Train ``model`` in place, from the checkpoint in ``directory`` if there is one; return wall and CPU seconds.
 
     Each rank computes its share of every step; rank 0 writes the checkpoint, and has the sinks. What a step gives is
-    read where it is logged or kept. Raises RunError for a loss that was not finite since then, and after a signal, once
-    there is a checkpoint, KeyboardInterrupt.
+    read at once on a CPU, on a GPU where it is logged or kept. Raises RunError for a loss that was not finite since
+    then, and after a signal, once there is a checkpoint, KeyboardInterrupt.
     """
     samples = _with_objects(samples, config)
     learner = build_learner(model, config, device)
@@ -55,13 +56,14 @@ def train(
             logged, kept = (
                 _is_due(done, n, total) for n in (config.runtime.log_every, config.runtime.checkpoint_every)
             )
-            if logged or kept:
+            if logged or kept or device.type == "cpu":  # a GPU waits for it
                 numbers = {**_read(learner, samples, directory, device), "lr": rate}
                 numbers["images_per_second"] = (done - start) * config.schedule.images_per_step / clock.elapsed()
             for sink in sinks if logged else []:
                 sink.on_step(done, numbers)
             report("train", done, total, numbers)
-            stop = (world() == 1 or logged or kept) and on_any_rank(signalled(), device)  # which ranks wait for
+            asked = world() == 1 or device.type == "cpu" or logged or kept  # a GPU waits for the others' answers
+            stop = asked and on_any_rank(signalled(), device)
             if stop:
                 _read(learner, samples, directory, device)  # no checkpoint of a failed step
             if rank() == 0 and (stop or kept):
@@ -90,7 +92,10 @@ def build_learner(model: RetinaNet, config: Config, device: torch.device) -> Lea
 def _prepare(model: RetinaNet, config: Config, device: torch.device) -> nn.Module:
     """Return what a step calls: the model, compiled if asked for, its gradients averaged over the ranks."""
     if config.runtime.compile:
-        model.compile(dynamic=False if config.input.pad_to else None)  # of few sizes each is compiled once
+        sizes = len(config.input.pad_to) ** 2  # of which each is compiled once, for training and for evaluation
+        limits: Any = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, 2 * sizes + 8)
+        model.compile(dynamic=False if sizes else None)
     if world() == 1:
         return model
     return DistributedDataParallel(model, [device] if device.type == "cuda" else None)

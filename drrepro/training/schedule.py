@@ -17,7 +17,11 @@ def build_optimizer(model: RetinaNet, config: ScheduleConfig) -> torch.optim.Opt
     for is_bias, parameter in model.parameter_groups():
         groups[is_bias]["params"].append(parameter)  # type: ignore[attr-defined]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        for _, parameter in model.parameter_groups() if config.momentum else ():
+            # torch 2.14 leaves it uninitialised where the first step is skipped, as float16's scaler may.
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 

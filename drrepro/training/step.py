@@ -23,7 +23,7 @@ Part = tuple[Batch, Targets]  # of a step: what a forward pass takes
 
 
 class NotFiniteError(RunError):
-    """A loss or gradient was not finite; ``step`` says when, and nothing was updated from then on."""
+    """A loss or gradient was not finite; ``step`` says when, and no parameter was updated from then on."""
 
     def __init__(self, step: int, what: str, numbers: dict[str, float]) -> None:
         shown = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
@@ -55,27 +55,30 @@ class Learner:
 
     def step(self, number: int, parts: list[Part]) -> None:
         """Update the parameters from the parts of step ``number``."""
-        poison = torch.where(self.failed < 0, 1.0, torch.nan)  # which float16's scaler skips
-        terms = add_gradients(self.detector, self.loss, self.scaler, parts, self.config, poison)
+        terms = add_gradients(self.detector, self.loss, self.scaler, parts, self.config)
+        finite = terms.sum().isfinite()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients[0].add_(torch.where(finite & (self.failed < 0), 0.0, torch.nan))  # which float16's scaler skips
+        norm_finite = self._clip(gradients)
+        code = torch.where(finite, torch.where(norm_finite, -1, 2 * number + 1), 2 * number)
         self.terms = torch.where(self.failed < 0, terms, self.terms)
-        code = torch.where(terms.sum().isfinite(), self._clip(number), 2 * number)
         self.failed = torch.where(self.failed < 0, code, self.failed)
         self.optimizer.found_inf = (self.failed >= 0).float()  # type: ignore[attr-defined]  # of fused optimizers
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
 
-    def _clip(self, number: int) -> Tensor:
-        """Limit the norm of the gradients; return the code of their failure, -1 where there is none.
+    def _clip(self, gradients: list[Tensor]) -> Tensor:
+        """Limit the norm of the gradients; return whether it is finite.
 
-        float16's scaler skips a step whose gradient is not finite itself, as it may be while it finds its scale.
+        float16's may not be while its scaler finds the scale: that step is skipped, and counts as finite here.
         """
-        clip_norm, fine = self.config.schedule.clip_norm, torch.full_like(self.failed, -1)
-        if clip_norm is None:
-            return fine
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
-        return fine if self.scaler.is_enabled() else torch.where(norm.isfinite(), fine, 2 * number + 1)
+        norm = nn.utils.get_total_norm(gradients)
+        if self.config.schedule.clip_norm is not None:
+            trained = [p for p in self.model.parameters() if p.grad is not None]
+            nn.utils.clip_grads_with_norm_(trained, self.config.schedule.clip_norm, norm)
+        return norm.isfinite() | self.scaler.is_enabled()
 
     def read(self) -> dict[str, float]:
         """Return the last step's loss and its terms, for which a GPU waits.
@@ -106,7 +109,6 @@ def add_gradients(
     scaler: torch.amp.GradScaler,
     parts: list[Part],
     config: Config,
-    factor: Tensor | float = 1.0,
 ) -> Tensor:
     """Add to the parameters the (scaled) gradients of one step's loss, part by part, and return its terms, (2,).
 
@@ -123,7 +125,7 @@ def add_gradients(
             with torch.autocast(batch.images.device.type, dtype, enabled=dtype is not None):
                 logits, deltas = detector(batch.images)
             share = _share(logits, deltas, target, counted[i], len(parts), classification, config)
-            loss = scaler.scale(share.sum() * factor * world())  # times world(), since the ranks' are averaged
+            loss = scaler.scale(share.sum() * world())  # times world(), since the ranks' gradients are averaged
             loss.backward()  # type: ignore[no-untyped-call]
         terms.append(share.detach())
     return sum_over_ranks(torch.stack(terms).sum(0))

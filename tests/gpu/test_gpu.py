@@ -1,12 +1,16 @@
 """What only a GPU can show; `make gpu` runs these, and benchmarks. Elsewhere they are skipped."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import multiprocessing
 
 from drrepro.bench.step import make_batch
 from drrepro.config import compose, run_id
+from drrepro.data.ahead import one_ahead
 from drrepro.data.loader import Batch
+from drrepro.detection.pipeline import propose
 from drrepro.distributed import own_share, process_group
 from drrepro.experiments.run import run
 from drrepro.losses.named import LOSSES, build_loss
@@ -84,6 +88,38 @@ def test_a_step_on_the_gpu_is_that_on_the_cpu(name):
         assert (one - other).norm() <= 0.02 * other.norm() + 1e-7
 
 
+def test_what_is_made_ahead_is_what_is_made_in_turn():
+    learner = learner_on(GPU, compose(["loss=focal", *SMALL]))
+
+    def parts():
+        for shift in range(20):
+            batch = make_batch(learner.config, 10, CPU)
+            images = (batch.images + shift).pin_memory().to(GPU, non_blocking=True)
+            yield replace(batch, images=images, boxes=batch.boxes.to(GPU), labels=batch.labels.to(GPU))
+
+    expected = [batch.images.sum() for batch in parts()]
+    seen = []
+    for batch in one_ahead(parts(), GPU, lambda batch: [batch.images, batch.boxes, batch.labels]):
+        learner.model(batch.images)  # keeps the GPU busy while the next is made
+        seen.append(batch.images.sum())
+    assert torch.equal(torch.stack(seen), torch.stack(expected))
+
+
+def test_a_batch_is_evaluated_without_a_wait_until_it_is_asked_for():
+    learner = learner_on(GPU, compose(["loss=focal", *SMALL]))
+    batch, labels = part_on(GPU, learner)
+    model = learner.model.eval()
+    expected, counts = propose(model, batch, learner.config, 0.0, [labels[1]]).wait()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        proposals = propose(model, batch, learner.config, 0.0, [labels[1]])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found, again = proposals.wait()
+    assert all(torch.equal(one.scores, other.scores) for one, other in zip(found, expected, strict=True))
+    assert torch.equal(again[0], counts[0])
+
+
 def rank(number, count, folder):
     with as_rank(number, "29514", count), process_group(torch.device("cuda", number)):
         device = torch.device("cuda", number)
@@ -98,9 +134,10 @@ def rank(number, count, folder):
         torch.save(learner.read(), f"{folder}/{count}-{number}.pt")
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
 def test_ranks_on_gpus_do_what_one_does(tmp_path):
     found = []
-    for count in (1, 2)[: torch.cuda.device_count()]:
+    for count in (1, 2):
         multiprocessing.spawn(rank, (count, str(tmp_path)), nprocs=count)
         found += [torch.load(path, weights_only=True) for path in sorted(tmp_path.glob(f"{count}-*.pt"))]
     assert all(numbers == pytest.approx(found[0], rel=1e-3) for numbers in found)

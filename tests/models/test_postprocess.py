@@ -67,11 +67,13 @@ def test_no_score_above_the_threshold_gives_nothing():
 
 
 def test_scores_that_are_no_numbers_are_left_out():
-    scores = torch.full((COUNT, 3), float("nan"))
-    scores[5, 1] = 0.9
-    candidates, kept = detect(scores, torch.zeros(COUNT, 4), 0.05, 10, 100)
-    assert len(candidates.scores) <= 1  # NaN counts as larger than any number
-    assert len(kept.scores) == len(candidates.scores)
+    scores = torch.zeros(COUNT, 3)
+    scores[5:8, 1] = torch.tensor([0.9, float("nan"), 0.8])
+    candidates, _ = detect(scores, torch.zeros(COUNT, 4), 0.05, 10, 100)
+    assert candidates.scores.tolist() == pytest.approx([0.9, 0.8])
+    scores[0, :] = scores[-1, :] = 0.7
+    scores[20:40] = float("nan")  # more than are kept: they count as larger than any number, and nothing is left
+    assert len(detect(scores, torch.zeros(COUNT, 4), 0.05, 10, 100)[0].scores) == 3  # of the last level
 
 
 def test_a_box_outside_the_image_is_clipped_as_the_convention_has_it():

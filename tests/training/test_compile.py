@@ -1,5 +1,7 @@
 """Batches of few sizes are compiled once each; PyTorch's own counters say so."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -42,11 +44,21 @@ def eager_backend(monkeypatch):
 
 
 def test_nothing_is_compiled_again_after_each_size_was_seen(eager_backend):
-    config = compose([*SMALL, "input.pad_to=[64,128]"])
+    config = compose([*SMALL, "input.pad_to=[64,96,128]"])
     learner = build_learner(RetinaNet(config.model, 3), config, CPU)
-    warm = graphs_after([(64, 64), (64, 128), (128, 64), (128, 128)], learner, config)
-    assert warm > 0
+    every = list(product([64, 96, 128], repeat=2))
+    warm = graphs_after(every, learner, config)
+    assert warm >= 9
     assert graphs_after(SIZES, learner, config) == warm
+    learner.model.eval()
+    with torch.inference_mode():
+        for size in every:
+            learner.model(batch_of(size, config, learner.model)[0].images)
+        evaluated = counters["stats"]["unique_graphs"]
+        assert evaluated >= warm + 9  # none fell back for want of room
+        for size in SIZES:
+            learner.model(batch_of(size, config, learner.model)[0].images)
+    assert counters["stats"]["unique_graphs"] == evaluated
 
 
 def test_sides_are_padded_to_the_next_size_and_beyond_the_largest_to_the_divisor():

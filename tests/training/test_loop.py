@@ -1,17 +1,21 @@
 import json
 import os
 import signal
+from itertools import pairwise
 
 import pytest
 import torch
 
+from drrepro.bench.step import make_batch
 from drrepro.config import compose, run_id
 from drrepro.errors import RunError, UsageError
 from drrepro.experiments.run import run
 from drrepro.losses import DRLoss
+from drrepro.models.retinanet import build_detector
 from drrepro.progress import silent
 from drrepro.training.checkpoint import load_checkpoint
-from drrepro.training.step import Learner
+from drrepro.training.loop import build_learner
+from drrepro.training.step import NotFiniteError, with_targets
 from tests.conftest import TINY
 
 
@@ -137,39 +141,47 @@ def test_without_any_object_training_says_so(data_folder, tmp_path):
         train(torch.nn.Linear(1, 1), [], config, tmp_path, torch.device("cpu"), silent, [])
 
 
+def learner_of(*overrides):
+    config = compose(["input.scale=64", "schedule.images_per_step=2", *overrides])
+    model = build_detector(config, 10, torch.device("cpu"))
+    model.train()
+    learner = build_learner(model, config, torch.device("cpu"))
+    return learner, with_targets(make_batch(config, 10, torch.device("cpu")), model, config)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("clip_norm", ["10", "null"])
-def test_the_very_step_that_was_not_finite_is_named_though_it_is_read_later(
-    clip_norm, data_folder, tmp_path, monkeypatch
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_step_that_was_not_finite_is_named_later_and_updates_no_parameter(
+    precision, clip_norm, optimizer, monkeypatch
 ):
-    config = compose(
-        [
-            *TINY,
-            "schedule.steps=6",
-            "runtime.log_every=5",
-            "runtime.checkpoint_every=5",
-            f"schedule.clip_norm={clip_norm}",
-        ]
-    )
-    forward, seen = DRLoss.forward, []
+    given = [f"schedule.precision={precision}", f"schedule.clip_norm={clip_norm}", f"schedule.optimizer={optimizer}"]
+    learner, part = learner_of(*given)
+    forward, calls, kept = DRLoss.forward, [], []
 
     def spoiled(self, logits, labels):
-        seen.append(weights_now())
-        return forward(self, logits, labels) * (float("nan") if len(seen) == 3 else 1.0)
+        calls.append(1)
+        return forward(self, logits, labels) + (float("nan") if len(calls) == 3 else 0.0)  # its gradient is finite
 
-    def weights_now():
-        return learners[0].model.classifier.final.weight.detach().clone()
-
-    init, learners = Learner.__init__, []
-
-    def remembered(self, *arguments):
-        init(self, *arguments)
-        learners.append(self)
-
-    monkeypatch.setattr(Learner, "__init__", remembered)
     monkeypatch.setattr(DRLoss, "forward", spoiled)
-    with pytest.raises(RunError, match=r"step 2: the loss is not finite \(loss nan, classification nan, box \d"):
-        run(config, tmp_path, data_folder, silent)
-    assert len(seen) == 6  # five steps, and the third again
-    assert not torch.equal(seen[1], seen[2])
-    assert all(torch.equal(seen[2], later) for later in seen[3:])  # nothing was updated from then on
-    assert not list(tmp_path.glob("*/checkpoint.pt"))
+    for step in range(5):
+        kept.append([parameter.detach().clone() for parameter in learner.model.parameters()])
+        learner.step(step, [part])
+    changed = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(kept)]
+    assert changed == [True, True, False, False]
+    assert all(torch.equal(a, b) for a, b in zip(kept[2], learner.model.parameters(), strict=True))
+    with pytest.raises(
+        NotFiniteError, match=r"the loss is not finite \(loss nan, classification nan, box \d"
+    ) as caught:
+        learner.read()
+    assert caught.value.step == 2
+
+
+def test_momentum_begins_with_zero_also_where_the_first_step_is_skipped():
+    learner, _ = learner_of("schedule.optimizer=sgd", "schedule.precision=fp32")
+    learner.optimizer.found_inf = torch.ones(())
+    for parameter in learner.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    learner.optimizer.step()
+    assert all((state["momentum_buffer"] == 0).all() for state in learner.optimizer.state.values())
+    assert len(learner.optimizer.state) == sum(parameter.requires_grad for parameter in learner.model.parameters())
