@@ -1,16 +1,21 @@
-"""Where a number comes from: code, packages, machine."""
+"""Where a number comes from: data, code, packages, machine, and what it cost."""
 
 import os
 import platform
+import resource
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from drrepro import __version__
-from drrepro.runs.records import Provenance
+from drrepro.data.dataset import Dataset
+from drrepro.runs.records import DataSummary, Provenance, RunCost
+from drrepro.schema import Config
 
 PACKAGES = ("torch", "torchvision", "pycocotools", "numpy", "pandas", "pillow", "matplotlib", "scikit-learn")
 
@@ -55,3 +60,27 @@ def _cpu_name() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "unknown"
+
+
+def summary(trained: Dataset | None, tested: Dataset) -> DataSummary:
+    """Return what a run read."""
+    return {
+        "train_images": len(trained.samples) if trained else None,
+        "test_images": len(tested.samples),
+        "sha256": tested.sha256,
+        "classes": tested.classes,
+        "dropped_boxes": [*(trained.dropped if trained else []), *tested.dropped],
+        "dropped_images": {**(trained.left_out if trained else {}), **tested.left_out},
+    }
+
+
+def cost_of(config: Config, model: nn.Module, seconds: dict[str, float]) -> RunCost:
+    """Return what a run took: wall and CPU seconds of training, memory, parameters."""
+    kilobytes = 1 if sys.platform != "darwin" else 1024
+    return {
+        "train_seconds": round(seconds["wall"], 1),
+        "train_cpu_seconds": round(seconds["cpu"], 1),
+        "steps_per_second": round(config.schedule.steps / seconds["wall"], 2) if seconds["wall"] else 0.0,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // kilobytes // 1024,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }

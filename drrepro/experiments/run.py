@@ -1,8 +1,6 @@
 """One run: train, evaluate, write the record. A finished run is never run twice."""
 
 import math
-import resource
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +16,7 @@ from drrepro.distributed import all_parts, process_group, rank, world
 from drrepro.errors import RunError, UsageError
 from drrepro.experiments.device import pick_device
 from drrepro.experiments.measure import measure
-from drrepro.experiments.provenance import provenance
+from drrepro.experiments.provenance import cost_of, provenance, summary
 from drrepro.files import write_text
 from drrepro.interrupt import interruptible
 from drrepro.migrations import SCHEMA
@@ -27,13 +25,11 @@ from drrepro.models.retinanet import RetinaNet, build_detector
 from drrepro.progress import Report, silent
 from drrepro.runs.folder import RunFolder, weights_path
 from drrepro.runs.lock import hold
-from drrepro.runs.records import DataSummary, Record, RunCost, read_record, write_record
-from drrepro.runs.states import read_status, write_error, write_status
+from drrepro.runs.records import DataSummary, Measured, Provenance, Record, RunCost, read_record, write_record
+from drrepro.runs.states import SCORING, read_status, write_error, write_status
 from drrepro.schema import Config
 from drrepro.training.loop import train
 from drrepro.training.sinks import Sink, build_sinks, tracker_class
-
-SCORING = "score"  # the stage of a run in which it needs the CPU alone
 
 
 def run(config: Config, runs: Path, data_folder: Path, report: Report) -> Record:
@@ -160,34 +156,44 @@ def _carry_out(
     sinks = build_sinks(config, directory) if rank() == 0 else []
     model = build_detector(config, len(tested.classes), device)
     seconds = {"wall": 0.0, "cpu": 0.0}
-    if config.weights != "none":
-        report("weights", 0, 1, {})
-        load_weights(model, config, weights_path(config.weights, runs), tested.category_ids)
-        report("weights", 1, 1, {})
+    _load(model, config, runs, tested, report)
     if trained is not None:
         seconds = train(model, trained.samples, config, directory, device, report, sinks)
     ious = sorted({config.evaluation.nms_iou, *config.evaluation.nms_ious})
     results, densities = detect(model, tested, config, ious, device, lambda i, n: report("evaluate", i, n, {}))
-    cost = _cost(config, model, seconds)
+    cost = cost_of(config, model, seconds)
     del model  # so that the GPU is free for others
     torch.cuda.empty_cache()
     record = None
     if rank() == 0:
         report(SCORING, 0, 1, {})
-        found: Record = {
-            "schema": SCHEMA,
-            "id": run_id(config),
-            "config": to_dict(config),
-            **measure(config, directory, tested, results, densities),
-            "data": _data_summary(trained, tested),
-            "cost": cost,
-            **provenance(device),
-        }
+        measured = measure(config, directory, tested, results, densities)
         report(SCORING, 1, 1, {})
-        record = _finish(found, directory, sinks)
+        about = (summary(trained, tested), cost, provenance(device))
+        record = _finish(_record(config, measured, *about), directory, sinks)
     first = all_parts(record)[0]
     assert first is not None
     return first
+
+
+def _load(model: RetinaNet, config: Config, runs: Path, tested: Dataset, report: Report) -> None:
+    """Give the detector the weights that the run starts from, if any."""
+    if config.weights != "none":
+        report("weights", 0, 1, {})
+        load_weights(model, config, weights_path(config.weights, runs), tested.category_ids)
+        report("weights", 1, 1, {})
+
+
+def _record(config: Config, measured: Measured, read: DataSummary, cost: RunCost, where: Provenance) -> Record:
+    return {
+        "schema": SCHEMA,
+        "id": run_id(config),
+        "config": to_dict(config),
+        **measured,
+        "data": read,
+        "cost": cost,
+        **where,
+    }
 
 
 def _finish(found: Record, directory: Path, sinks: list[Sink]) -> Record:
@@ -200,25 +206,3 @@ def _finish(found: Record, directory: Path, sinks: list[Sink]) -> Record:
     write_status(directory, {"state": "done"})
     RunFolder(directory).checkpoint_before.unlink(missing_ok=True)  # it takes as much room as the weights
     return record
-
-
-def _data_summary(trained: Dataset | None, tested: Dataset) -> DataSummary:
-    return {
-        "train_images": len(trained.samples) if trained else None,
-        "test_images": len(tested.samples),
-        "sha256": tested.sha256,
-        "classes": tested.classes,
-        "dropped_boxes": [*(trained.dropped if trained else []), *tested.dropped],
-        "dropped_images": {**(trained.left_out if trained else {}), **tested.left_out},
-    }
-
-
-def _cost(config: Config, model: RetinaNet, seconds: dict[str, float]) -> RunCost:
-    kilobytes = 1 if sys.platform != "darwin" else 1024
-    return {
-        "train_seconds": round(seconds["wall"], 1),
-        "train_cpu_seconds": round(seconds["cpu"], 1),
-        "steps_per_second": round(config.schedule.steps / seconds["wall"], 2) if seconds["wall"] else 0.0,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // kilobytes // 1024,
-        "parameters": sum(p.numel() for p in model.parameters()),
-    }

@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 from drrepro.config import run_id, to_dict
 from drrepro.data.splits import open_splits
 from drrepro.experiments.launchers import Handle, Local, Ray, Slurm, build_launcher
-from drrepro.experiments.run import SCORING, needed_splits
+from drrepro.experiments.run import needed_splits
 from drrepro.files import write_text
 from drrepro.interrupt import deferred
 from drrepro.progress import Report
 from drrepro.runs.folder import RunFolder
 from drrepro.runs.lock import is_held
-from drrepro.runs.states import read_status, state_of
+from drrepro.runs.states import SCORING, read_status, state_of
 from drrepro.schema import Config, DataConfig
 
 POLL = 0.2  # s between looks at the jobs

@@ -14,6 +14,7 @@ from drrepro.runs.lock import is_held, owner
 from drrepro.runs.records import metrics_at, read_record
 from drrepro.shape import EACH, misfit
 
+SCORING = "score"  # the stage of a run in which it needs the CPU alone
 SAID = {
     **dict.fromkeys(("state", "why", "stage"), str),
     **dict.fromkeys(("done", "total"), int),

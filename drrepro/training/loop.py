@@ -49,21 +49,19 @@ def train(
     numbers: dict[str, float] = {}
     with deferred() as signalled:
         for step, parts in enumerate(one_ahead(_parts(learner, samples, device, start), device, _tensors), start):
-            rate = learning_rate(step, config.schedule)
-            set_learning_rate(learner.optimizer, rate)
-            learner.step(step, parts)
+            rate = _step(learner, step, parts)
             done, total = step + 1, config.schedule.steps
             logged, kept = (
                 _is_due(done, n, total) for n in (config.runtime.log_every, config.runtime.checkpoint_every)
             )
-            if logged or kept or device.type == "cpu":  # a GPU waits for it
+            looked = logged or kept or device.type == "cpu"  # a GPU waits for it, and for the other ranks' answers
+            if looked:
                 numbers = {**_read(learner, samples, directory, device), "lr": rate}
                 numbers["images_per_second"] = (done - start) * config.schedule.images_per_step / clock.elapsed()
             for sink in sinks if logged else []:
                 sink.on_step(done, numbers)
             report("train", done, total, numbers)
-            asked = world() == 1 or device.type == "cpu" or logged or kept  # a GPU waits for the others' answers
-            stop = asked and on_any_rank(signalled(), device)
+            stop = (looked or world() == 1) and on_any_rank(signalled(), device)
             if stop:
                 _read(learner, samples, directory, device)  # no checkpoint of a failed step
             if rank() == 0 and (stop or kept):
@@ -123,6 +121,14 @@ def _parts(learner: Learner, samples: list[Sample], device: torch.device, start:
 
 def _tensors(parts: list[Part]) -> list[Tensor]:
     return [tensor for batch, targets in parts for tensor in (batch.images, batch.boxes, batch.labels, *targets)]
+
+
+def _step(learner: Learner, step: int, parts: list[Part]) -> float:
+    """Take a step at its learning rate, and return that."""
+    rate = learning_rate(step, learner.config.schedule)
+    set_learning_rate(learner.optimizer, rate)
+    learner.step(step, parts)
+    return rate
 
 
 def _read(learner: Learner, samples: list[Sample], directory: Path, device: torch.device) -> dict[str, float]:

@@ -4,10 +4,9 @@ import pytest
 
 from drrepro.experiments import launchers
 from drrepro.experiments.launchers import Local
-from drrepro.experiments.run import SCORING
 from drrepro.experiments.sweep import _busy
 from drrepro.runs.lock import hold
-from drrepro.runs.states import write_status
+from drrepro.runs.states import SCORING, write_status
 from drrepro.schema import LauncherConfig
 
 
