@@ -137,6 +137,7 @@ def test_the_times_of_the_losses_are_those_of_the_bench():
     [
         ("results.md", "On digits after 1,500 steps it is the prior", "## Is focal", "digits/attribution"),
         ("results.md", "On digits, yes: the gap closes", "what two trained", "digits/length"),
+        ("results.md", "On digits after 1,500 steps from random weights", "![Densities", "digits/losses"),
         ("results.md", "Known by heart", "<!-- end -->", "bccd/overfitting"),
         ("results.md", "Of the intervals", "<!-- end -->", "bench/verdicts"),
         ("README.md", "focal loss with\n  the same prior gains", "And it is a head start", "digits/attribution"),

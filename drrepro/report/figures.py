@@ -31,7 +31,7 @@ from drrepro.text import percent
 matplotlib.use("Agg")
 
 SMOOTHING = 5  # bins of the score densities
-WIDE = 4  # columns of Figure 1; more go below
+WIDE = 4  # columns of Figure 1, more go below; so many curves have their legend outside
 
 
 def draw_figures(
@@ -180,7 +180,11 @@ def ap_against_threshold(evidence: Evidence, style: Style, runs: Path) -> Figure
         means = [percent(float(np.mean([curve[t] for curve in curves]))) for t in marks]
         ax.plot(marks, means, "o", color=style.colour(arm), markersize=4)
     ax.set(xlabel="score threshold", ylabel="AP", xlim=(0, 1), ylim=(0, None))
-    ax.legend(frameon=False)
+    if len(records) < WIDE:
+        ax.legend(frameon=False)
+    else:  # which would hide curves
+        figure.set_figwidth(7.6)
+        figure.legend(frameon=False, loc="outside right upper")
     return figure
 
 
