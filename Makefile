@@ -74,14 +74,14 @@ test: lint ## lint, types and tests; the published results made again from their
 test-full: lint ## also the long tests: kills at random moments, two sweeps at once, Slurm and Ray
 	$(BIN)/pytest -n 2 -m ""
 
-gpu: $(VENV)/.dev ## on a machine with CUDA, in ten minutes: its tests, losses, steps and memory, into results/gpu
+gpu: $(VENV)/.dev ## on a machine with CUDA, meant for ten minutes: its tests, losses, steps and memory, into results/gpu
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
 		|| { echo "make gpu: torch finds no CUDA device here; drrepro doctor says what is" >&2; exit 2; }
 	$(BIN)/pytest -m gpu tests/gpu
 	$(BIN)/drrepro bench losses --device cuda --results results/gpu
 	$(BIN)/drrepro bench step runtime.device=cuda experiment=table1 weights=none loss=focal,dr schedule.precision=fp32,bf16 \
 		input.scale=400,800 runtime.compile=false,true schedule.images_per_step=2 --repeats 20 --results results/gpu
-	$(BIN)/drrepro train --json --quiet $(PHOTOS) model=retinanet_r50 weights=none input=paper schedule=coco_1x loss=dr \
+	$(BIN)/drrepro train --json --quiet $(PHOTOS) model=resnet50 weights=none input=paper schedule=coco_1x loss=dr \
 		schedule.steps=200 schedule.images_per_step=2 runtime.device=cuda runtime.workers=4 > results/gpu/photographs.json
 	@echo "beside it: detectron2's RetinaNet R-50 1x takes 0.205 s a step of 16 on 8 V100, 2 images and 4.1 GB each;"
 	@echo "mmdetection 3.8 GB, and 31.6 images/s of detection in fp16"

@@ -65,6 +65,7 @@ def _forward(
     for items in evaluation_batches(samples, config.input, size, workers, pin=device.type == "cuda"):
         batch = collate(items, config.input, device, config.model.inclusive)
         anchors = torch.cat(model.anchors_of(batch.images))
+        # With low-quality matches, as both recipes have them [M].
         labels = [match(anchors, batch.boxes, batch.labels, MatcherConfig(*ious))[0] for ious in matchers]
         yield batch.samples, propose(model, batch, config, lowest, labels)
 

@@ -100,6 +100,7 @@ def of_studies(found: list[Evidence]) -> list[Evidence]:
     """Return the evidence on studies alone: the paper's tables in their order, then the others by name."""
 
     def place(evidence: Evidence) -> tuple[float, str, str]:
+        """Return what they are sorted by."""
         return evidence.study.number or float("inf"), evidence.study.name, evidence.plan.data
 
     return sorted((evidence for evidence in found if evidence.plan.study), key=place)
@@ -127,6 +128,7 @@ def _resample(folder: RunFolder, record: Record) -> Resampled:
     thresholds = sorted({row["score_threshold"] or 0.0 for row in record["metrics"] if row["nms_iou"] == own})
 
     def make() -> Floats:
+        """Return AP of each resample, by threshold."""
         matches = read_matches(folder.matches)
         return resampled_ap(matches, thresholds, draw_counts(matches.positives.shape[2], RESAMPLES, SEED))
 
@@ -143,6 +145,7 @@ def _separate(folder: RunFolder) -> Separated:
     densities = read_densities(folder.densities)
 
     def make() -> Floats:
+        """Return STATISTICS of each resample, by matcher."""
         draws = draw_counts(densities.images, RESAMPLES, SEED)
         return np.stack([resampled_separation(own, draws) for own in densities.counts.values()])
 

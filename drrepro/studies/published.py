@@ -19,6 +19,7 @@ def read_published(content: dict[str, Any] | None, metrics: list[str], per_cent:
         return None
 
     def named(values: Any) -> dict[str, float]:
+        """Return the numbers of an arm as fractions, by metric."""
         if not isinstance(values, dict):
             if len(values) > len(metrics):
                 raise ValueError(f"published: {len(values)} numbers of {len(metrics)} metrics")

@@ -56,6 +56,7 @@ def check(h: float, pos_lambda: float = 1.0, L: float = 6.0, problems: int = 20,
         scores = torch.rand(65, dtype=torch.float64, generator=generator).requires_grad_()
 
         def value(p: Tensor) -> Tensor:
+            """Return the loss of positives and negatives as one vector."""
             return loss(p[:5], p[5:], h, pos_lambda, L)
 
         exact = torch.cat(closed_form(scores[:5], scores[5:], h, pos_lambda, L)).detach()

@@ -31,6 +31,7 @@ def _first_output(model: nn.Module, images: Tensor, precision: torch.dtype | Non
         if not list(module.children()):
 
             def look(module: nn.Module, inputs: object, output: object, name: str = name) -> None:
+                """Note the module if what it gives is not finite."""
                 if isinstance(output, Tensor) and not _finite(output):
                     found.append(name)
 
