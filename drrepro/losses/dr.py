@@ -91,13 +91,17 @@ class DRLoss(ClassificationLoss):
         return _Ranking.apply(logits, labels, self)  # type: ignore[no-any-return]
 
 
+Masks = tuple[Tensor, Tensor, Tensor]  # as `pair_masks` returns them
+
+
 class _Ranking(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, loss: DRLoss) -> Tensor:
         keep_scores = ctx.needs_input_grad[0] and logits.dtype == compute_dtype(logits)
         scores = torch.empty_like(logits) if keep_scores else None
         with torch.autocast(logits.device.type, enabled=False):
-            sums, p_pos = _sums(logits, labels, loss, scores)
+            masks = pair_masks(labels, compute_dtype(logits))
+            sums, p_pos = _sums(logits, masks, loss, scores)
         if loss.scope != "image":
             sums = sums.sum(0, keepdim=True)
         if loss.scope == "global":
@@ -112,17 +116,17 @@ class _Ranking(torch.autograd.Function):
         slope = share * (loss.L * z).sigmoid() * counted  # d loss / d z = tau / (D (1 + exp(-L z)))
         slope_neg = torch.where(Z_neg > 0, slope / Z_neg, 0.0)  # q = weight / Z
         slope_pos = torch.where(Z_pos > 0, slope / Z_pos, 0.0)
-        ctx.save_for_backward(logits, labels, p_pos, torch.stack([slope_neg, slope_pos, P_neg, P_pos]))
+        ctx.save_for_backward(logits, *masks, p_pos, torch.stack([slope_neg, slope_pos, P_neg, P_pos]))
         ctx.loss, ctx.scores = loss, scores
         return (loss.tau * value.sum() / max(1, len(z))).to(compute_dtype(logits))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        logits, labels, p_pos, saved = ctx.saved_tensors
+        logits, *masks, p_pos, saved = ctx.saved_tensors
         scores, ctx.scores = ctx.scores, None  # they are overwritten, so a second backward computes its own
         saved = saved.expand(4, len(logits))
-        return _gradient(logits, labels, p_pos, saved, upstream, ctx.loss, scores), None, None
+        return _gradient(logits, tuple(masks), p_pos, saved, upstream, ctx.loss, scores), None, None
 
 
 def _weight_(out: Tensor, p: Tensor, neg_lambda: float) -> Tensor:
@@ -130,13 +134,13 @@ def _weight_(out: Tensor, p: Tensor, neg_lambda: float) -> Tensor:
     return torch.mul(p, 1 / (neg_lambda * math.log(2)), out=out).exp2_()
 
 
-def _sums(logits: Tensor, labels: Tensor, loss: DRLoss, scores: Tensor | None) -> tuple[Tensor, Tensor]:
+def _sums(logits: Tensor, masks: Masks, loss: DRLoss, scores: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return (B, 5) float64 sums over each image, and the scores of the positives (B, A, 1); fill ``scores``.
 
     The sums: Z- = sum w, M- = sum w p with w = exp(p / lambda-); Z+ and M+ with w = exp(-p / lambda+); 0, or NaN if
     a logit is infinite, which its score would hide.
     """
-    weight, positive, column = pair_masks(labels, compute_dtype(logits))
+    weight, positive, column = masks
     p_pos = torch.empty_like(weight)
     sums: list[list[Tensor]] = [[weight.new_zeros(())] * 3 for _ in logits]
     tensors = logits, logits if scores is None else scores, weight, 1 - positive, column, p_pos
@@ -152,7 +156,7 @@ def _sums(logits: Tensor, labels: Tensor, loss: DRLoss, scores: Tensor | None) -
 
 
 def _gradient(
-    logits: Tensor, labels: Tensor, p_pos: Tensor, saved: Tensor, upstream: Tensor, loss: DRLoss, scores: Tensor | None
+    logits: Tensor, masks: Masks, p_pos: Tensor, saved: Tensor, upstream: Tensor, loss: DRLoss, scores: Tensor | None
 ) -> Tensor:
     """Return d loss / d logits, in place of ``scores`` if there are; ``saved`` is (4, B) float64: d loss / d z / Z of
     negatives and positives, P-, P+.
@@ -160,11 +164,12 @@ def _gradient(
     d z / d p- =  q- (1 + (p - P-) / lambda-), d z / d p+ = q+ (-1 + (p - P+) / lambda+), d p / d x = p (1 - p).
     """
     dtype = compute_dtype(logits)
-    weight, positive, column = pair_masks(labels, dtype)
+    weight, positive, column = masks
     by_w_neg, by_w_pos, P_neg, P_pos = saved[..., None, None].unbind(0)  # (B, 1, 1)
-    weight *= by_w_neg * upstream / loss.neg_lambda
-    slope = by_w_pos * upstream * (-p_pos.double() / loss.pos_lambda).exp() * ((p_pos - P_pos) / loss.pos_lambda - 1)
-    gradient_pos = (slope * positive * p_pos * (1 - p_pos)).to(dtype)
+    weight = weight * (by_w_neg * upstream / loss.neg_lambda).to(dtype)
+    weight_pos = (by_w_pos * upstream * (-p_pos.double() / loss.pos_lambda).exp()).to(dtype)
+    slope = weight_pos * positive * ((p_pos - P_pos.to(dtype)) / loss.pos_lambda - 1)
+    gradient_pos = slope * p_pos * (1 - p_pos)
     constants = (loss.neg_lambda - P_neg).to(dtype).flatten().unbind()
     gradient = torch.empty_like(logits) if scores is None else scores
     tensors = logits, gradient, weight, 1 - positive, column, gradient_pos

@@ -41,7 +41,7 @@ class FocalLoss(ElementwiseLoss):
         n, p, s, scratch = (torch.empty_like(x) for _ in range(4))
         complement_and_softplus(-x, sigmoid_(n, -x), p, s, scratch)
         weight = (self.alpha * scale).to(x.dtype) * positive * power_(n.clone(), self.gamma)
-        return (weight * s).double(), -weight * (self.gamma * p * s + n)
+        return weight * s, -weight * (self.gamma * p * s + n)
 
 
 @dataclass

@@ -42,7 +42,7 @@ class QualityFocalLoss(ElementwiseLoss):
         weight = scale.to(x.dtype) * positive
         size = off.abs()
         slope = self.gamma * size ** (self.gamma - 1) * off.sign() * p * (1 - p) * entropy + size**self.gamma * off
-        return (weight * size**self.gamma * entropy).double(), weight * slope
+        return weight * size**self.gamma * entropy, weight * slope
 
 
 @dataclass
@@ -79,4 +79,4 @@ class VarifocalLoss(ElementwiseLoss):
         down = self.negative_weight * power_(p.clone(), self.gamma)
         term = torch.where(ious == 0, down * s, ious * (s - ious * x))
         slope = torch.where(ious == 0, down * (self.gamma * (1 - p) * s + p), ious * (p - ious))
-        return (weight * term).double(), weight * slope
+        return weight * term, weight * slope

@@ -85,7 +85,8 @@ def pieces(*tensors: Tensor, scratch: int) -> Iterator[tuple[int, tuple[Tensor, 
     shape = min(rows, logits.shape[1]), logits.shape[2]
     buffers = [logits.new_empty(shape, dtype=compute_dtype(logits)) for _ in range(scratch)]
     for image in range(len(logits)):
-        for views in zip(*(torch.split(tensor[image], rows) for tensor in tensors), strict=True):
+        for start in range(0, logits.shape[1], rows):
+            views = tuple(tensor[image, start : start + rows] for tensor in tensors)
             r = len(views[0])
             yield image, views, buffers if r == shape[0] else [buffer[:r] for buffer in buffers]
 

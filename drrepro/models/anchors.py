@@ -88,13 +88,13 @@ def match(anchors: Tensor, boxes: Tensor, labels: Tensor, config: MatcherConfig)
     images = max(1, size // (boxes.shape[1] * len(anchors)))
     groups = zip(torch.split(boxes, images), torch.split(labels, images), strict=True)
     matched, targets = zip(*(_match_group(anchors, *own, config, size) for own in groups), strict=True)
-    return torch.cat(matched), torch.cat(targets)
+    return torch.cat(matched), torch.cat(targets, dim=1).movedim(0, 2)
 
 
 def _match_group(
     anchors: Tensor, boxes: Tensor, labels: Tensor, config: MatcherConfig, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return labels (b, A) and boxes (b, A, 4), from pieces of the IoU (b, G, A): of an image of COCO it is 70 MB."""
+    """Return labels (b, A) and boxes (4, b, A), from pieces of the IoU (b, G, A): of an image of COCO it is 70 MB."""
     parts = torch.split(anchors, max(1, size // labels.numel()))
     best, index, best_of_box, ties = zip(*(_best(part, boxes, labels > 0) for part in parts), strict=True)
     iou, nearest = torch.cat(best, dim=1), torch.cat(index, dim=1)
@@ -102,22 +102,25 @@ def _match_group(
     if config.low_quality:
         by_part = torch.stack(best_of_box)  # (parts, b, G)
         highest = (by_part == by_part.amax(0)) & (by_part > 0)
-        tied = [(tie & here[..., None]).any(1) for tie, here in zip(ties, highest, strict=True)]
-        foreground |= torch.cat(tied, dim=1)
+        if len(parts) > 1:
+            for tie, here in zip(ties, highest, strict=True):
+                tie.logical_and_(here[..., None])
+        tied = [tie.view(torch.uint8).amax(1) for tie in ties]  # as any(1), which is ten times slower on a CPU
+        foreground |= torch.cat(tied, dim=1).bool()
     background = ~foreground & (iou < config.bg_iou)
     matched = torch.where(foreground, labels.gather(1, nearest), torch.where(background, 0, -1))
-    return matched, torch.stack([side.gather(1, nearest) for side in boxes.unbind(2)], dim=2)
+    return matched, torch.stack([side.gather(1, nearest) for side in boxes.unbind(2)])
 
 
 def _best(anchors: Tensor, boxes: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the best IoU (b, a) of some anchors, with which box; that of each box (b, G), and what ties for it.
 
-    Boxes that are not ``real`` (b, G) have an IoU of -1.
+    Boxes that are not ``real`` (b, G) have an IoU below 0. A box that overlaps none has no ties.
     """
-    iou = _pairwise_iou(boxes, anchors).masked_fill_(~real[..., None], -1.0)
+    iou = _pairwise_iou(boxes, anchors).sub_(2.0 * ~real[..., None])
     best, index = iou.max(dim=1)
     best_of_box = iou.amax(dim=2)
-    return best, index, best_of_box, iou == best_of_box[..., None]
+    return best, index, best_of_box, iou == torch.where(best_of_box > 0, best_of_box, torch.inf)[..., None]
 
 
 def _pairwise_iou(boxes: Tensor, anchors: Tensor) -> Tensor:

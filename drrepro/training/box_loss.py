@@ -23,10 +23,9 @@ def box_loss(
     deltas (B, A, 4), anchors (A, 4), labels (B, A), boxes (B, A, 4): the box that each anchor matched. All anchors are
     computed with, since a GPU would wait for the number of positives.
     """
-    positive, nothing = labels > 0, torch.zeros_like(deltas[..., 0], dtype=torch.float32)
-    total = torch.zeros(len(labels), device=labels.device)
-    for delta, target in zip(deltas.float().unbind(2), encode(boxes, anchors, weights), strict=True):
-        error = torch.where(positive, delta - target, 0.0)
-        total = total + functional.smooth_l1_loss(error, nothing, reduction="none", beta=config.box_beta).sum(1)
+    targets = torch.stack(encode(boxes, anchors, weights))  # (4, B, A), a coordinate at a time as `match` lays them out
+    predicted = deltas.movedim(2, 0).to(torch.float32, memory_format=torch.contiguous_format)
+    error = torch.where(labels > 0, predicted - targets, 0.0)
+    losses = functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=config.box_beta)
     divisor = (config.box_normalizer * normalizer.positives).clamp(min=1) * normalizer.parts
-    return (total / divisor).sum()
+    return (losses.sum((0, 2)) / divisor).sum()

@@ -49,7 +49,8 @@ class Learner:
     ) -> None:
         self.model, self.detector, self.loss = model, detector, loss
         self.optimizer, self.scaler, self.config = optimizer, scaler, config
-        device = next(model.parameters()).device
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        device = self.trained[0].device
         self.failed = torch.full((), -1, device=device)  # 2 * step, + 1 where it is the gradient
         self.terms = torch.zeros(2, device=device)
 
@@ -57,7 +58,7 @@ class Learner:
         """Update the parameters from the parts of step ``number``."""
         terms = add_gradients(self.detector, self.loss, self.scaler, parts, self.config)
         finite = terms.sum().isfinite()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.trained if p.grad is not None]
         gradients[0].add_(torch.where(finite & (self.failed < 0), 0.0, torch.nan))  # which float16's scaler skips
         norm_finite = self._clip(gradients)
         code = torch.where(finite, torch.where(norm_finite, -1, 2 * number + 1), 2 * number)
@@ -76,8 +77,7 @@ class Learner:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(gradients)
         if self.config.schedule.clip_norm is not None:
-            trained = [p for p in self.model.parameters() if p.grad is not None]
-            nn.utils.clip_grads_with_norm_(trained, self.config.schedule.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(self.trained, self.config.schedule.clip_norm, norm)
         return norm.isfinite() | self.scaler.is_enabled()
 
     def read(self) -> dict[str, float]:
