@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -23,6 +24,7 @@ from drrepro.training.step import DTYPES, Learner, with_targets
 OBJECTS = 8  # an image, about as many as COCO has
 CLASSES = {"small": 10}  # of a backbone; COCO's 80 of any other
 BARE, TORCHVISION = "bare network", "torchvision"
+SETUP = ["network", "scale", "images", "precision", "compiled", "device", "threads"]  # of rows measured together
 Step = Callable[[], object]
 
 
@@ -162,15 +164,10 @@ def _take_turns(
 
 
 def _head(config: Config, device: torch.device) -> dict[str, object]:
-    return {
-        "network": config.model.backbone,
-        "scale": config.input.scale,
-        "images": config.schedule.images_per_step // config.schedule.accumulate,
-        "precision": config.schedule.precision,
-        "compiled": config.runtime.compile,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-    }
+    images = config.schedule.images_per_step // config.schedule.accumulate
+    network = config.model.backbone, config.input.scale, images, config.schedule.precision, config.runtime.compile
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return dict(zip(SETUP, (*network, name, torch.get_num_threads()), strict=True))
 
 
 def _row(name: str, seconds: dict[str, list[float]], configs: list[Config]) -> dict[str, object]:
@@ -188,6 +185,15 @@ def _memory(step: Step, device: torch.device) -> dict[str, object]:
 
 def _ratio(own: list[float], peer: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(own, peer, strict=True))
+
+
+def renewed(table: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of ``table``, if there is one, with those of ``frame`` in place of what has its `SETUP`."""
+    if not table.is_file():
+        return frame
+    kept = pd.read_csv(table)
+    again = pd.MultiIndex.from_frame(kept[SETUP]).isin(pd.MultiIndex.from_frame(frame[SETUP]))
+    return pd.DataFrame([*kept[~again].to_dict("records"), *frame.to_dict("records")])
 
 
 def group(configs: list[Config]) -> list[list[Config]]:

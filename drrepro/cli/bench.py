@@ -145,6 +145,7 @@ def bench_step(
     """Time a training step with each loss against the bare network's and that of torchvision's RetinaNet, on noise.
 
     Overrides may have several values, a loss among them. The last columns are ratios to these and to the first loss.
+    In bench/step.csv rows of other networks, scales, precisions, devices or threads stay.
 
     Example: drrepro bench step loss=focal,dr,ap schedule.precision=fp32,bf16 input.scale=128,256
     """
@@ -154,7 +155,7 @@ def bench_step(
     with console.progress(out.quiet) as report:
         frame = step.bench(groups, repeats, device.pick_device(groups[0][0].runtime.device), stage(report, "bench"))
     table = results / "bench" / "step.csv"
-    files.write_text(table, frame.to_csv(index=False, float_format="%.4g"))
+    files.write_text(table, step.renewed(table, frame).to_csv(index=False, float_format="%.4g"))
     _show("a training step; medians, and ratios to the peers of the same turn", frame, out, table)
 
 

@@ -7,7 +7,7 @@ form in the scores: the forward leaves them in the buffer that the backward, one
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from drrepro.losses.contract import ClassificationLoss
-from drrepro.losses.stream import check, compute_dtype, pair_masks, pieces, put, sigmoid_
+from drrepro.losses.stream import check, compute_dtype, drop_positives_, maybe_positive, pair_masks, pieces, sigmoid_
 from drrepro.schema import LossConfig, require
 
 MAX_H = 500.0  # lambda- = 0.1 / ln(h), so exp(1 / lambda-) = h^10: float32 must hold the sum of as many as there are
@@ -91,7 +91,29 @@ class DRLoss(ClassificationLoss):
         return _Ranking.apply(logits, labels, self)  # type: ignore[no-any-return]
 
 
-Masks = tuple[Tensor, Tensor, Tensor]  # as `pair_masks` returns them
+class Pairs(NamedTuple):
+    """What the labels say of the pairs: weight, keep, column (B, A, 1), see `pair_masks`, keep 0 of positives, else 1.
+
+    Of the N anchors that may be positive, see `maybe_positive`, (N,): anchor, of B * A; place, of the logits; positive,
+    1 or 0; p, the score.
+    """
+
+    weight: Tensor
+    keep: Tensor
+    column: Tensor
+    anchor: Tensor
+    place: Tensor
+    positive: Tensor
+    p: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> Self:
+        """Return those of logits (B, A, K), contiguous, and labels (B, A)."""
+        weight, positive, column = pair_masks(labels, compute_dtype(logits))
+        anchor = maybe_positive(labels)
+        place = anchor * logits.shape[2] + column.flatten().index_select(0, anchor)
+        p = logits.flatten().index_select(0, place).to(weight.dtype).sigmoid_()
+        return cls(weight, 1 - positive, column, anchor, place, positive.flatten().index_select(0, anchor), p)
 
 
 class _Ranking(torch.autograd.Function):
@@ -99,9 +121,10 @@ class _Ranking(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, loss: DRLoss) -> Tensor:
         keep_scores = ctx.needs_input_grad[0] and logits.dtype == compute_dtype(logits)
         scores = torch.empty_like(logits) if keep_scores else None
+        logits = logits.contiguous()
         with torch.autocast(logits.device.type, enabled=False):
-            masks = pair_masks(labels, compute_dtype(logits))
-            sums, p_pos = _sums(logits, masks, loss, scores)
+            pairs = Pairs.of(logits, labels)
+            sums = _sums(logits, pairs, loss, scores)
         if loss.scope != "image":
             sums = sums.sum(0, keepdim=True)
         if loss.scope == "global":
@@ -116,17 +139,17 @@ class _Ranking(torch.autograd.Function):
         slope = share * (loss.L * z).sigmoid() * counted  # d loss / d z = tau / (D (1 + exp(-L z)))
         slope_neg = torch.where(Z_neg > 0, slope / Z_neg, 0.0)  # q = weight / Z
         slope_pos = torch.where(Z_pos > 0, slope / Z_pos, 0.0)
-        ctx.save_for_backward(logits, *masks, p_pos, torch.stack([slope_neg, slope_pos, P_neg, P_pos]))
+        ctx.save_for_backward(logits, *pairs, torch.stack([slope_neg, slope_pos, P_neg, P_pos]))
         ctx.loss, ctx.scores = loss, scores
         return (loss.tau * value.sum() / max(1, len(z))).to(compute_dtype(logits))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        logits, *masks, p_pos, saved = ctx.saved_tensors
+        logits, *pairs, saved = ctx.saved_tensors
         scores, ctx.scores = ctx.scores, None  # they are overwritten, so a second backward computes its own
         saved = saved.expand(4, len(logits))
-        return _gradient(logits, tuple(masks), p_pos, saved, upstream, ctx.loss, scores), None, None
+        return _gradient(logits, Pairs(*pairs), saved, upstream, ctx.loss, scores), None, None
 
 
 def _weight_(out: Tensor, p: Tensor, neg_lambda: float) -> Tensor:
@@ -134,29 +157,33 @@ def _weight_(out: Tensor, p: Tensor, neg_lambda: float) -> Tensor:
     return torch.mul(p, 1 / (neg_lambda * math.log(2)), out=out).exp2_()
 
 
-def _sums(logits: Tensor, masks: Masks, loss: DRLoss, scores: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return (B, 5) float64 sums over each image, and the scores of the positives (B, A, 1); fill ``scores``.
+def _sums(logits: Tensor, pairs: Pairs, loss: DRLoss, scores: Tensor | None) -> Tensor:
+    """Return (B, 5) float64 sums over each image; fill ``scores``.
 
     The sums: Z- = sum w, M- = sum w p with w = exp(p / lambda-); Z+ and M+ with w = exp(-p / lambda+); 0, or NaN if
     a logit is infinite, which its score would hide.
     """
-    weight, positive, column = masks
-    p_pos = torch.empty_like(weight)
-    sums: list[list[Tensor]] = [[weight.new_zeros(())] * 3 for _ in logits]
-    tensors = logits, logits if scores is None else scores, weight, 1 - positive, column, p_pos
-    for image, (x, out, counts, keep, here, own_p_pos), (p, w) in pieces(*tensors, scratch=2):
+    sums: list[list[Tensor]] = [[pairs.p.new_zeros(())] * 3 for _ in logits]
+    tensors = logits, logits if scores is None else scores, pairs.weight, pairs.keep, pairs.column
+    for image, (x, out, counts, keep, here), (p, w) in pieces(*tensors, scratch=2):
         p = sigmoid_(p if scores is None else out, x)
-        torch.gather(p, 1, here, out=own_p_pos)
-        put(_weight_(w, p, loss.neg_lambda).mul_(counts), here, keep)
+        drop_positives_(_weight_(w, p, loss.neg_lambda).mul_(counts), here, keep)
         sums[image] += [w.sum(), w.mul_(p).sum(), x.sum(dtype=w.dtype)]
     negatives = [torch.stack(own).view(-1, 3).sum(0, dtype=torch.float64) for own in sums]
-    Z, M, x_sum = (torch.stack(negatives) if negatives else weight.new_zeros(0, 3).double()).unbind(1)
-    w_pos = (-p_pos.double() / loss.pos_lambda).exp() * positive
-    return torch.stack([Z, M, w_pos.sum((1, 2)), (w_pos * p_pos).sum((1, 2)), 0 * x_sum], dim=1), p_pos
+    Z, M, x_sum = (torch.stack(negatives) if negatives else pairs.p.new_zeros(0, 3).double()).unbind(1)
+    w_pos = (-pairs.p.double() / loss.pos_lambda).exp() * pairs.positive
+    Z_pos, M_pos = (_sum_by_image(w, pairs) for w in (w_pos, w_pos * pairs.p))
+    return torch.stack([Z, M, Z_pos, M_pos, 0 * x_sum], dim=1)
+
+
+def _sum_by_image(values: Tensor, pairs: Pairs) -> Tensor:
+    """Return (B,) sums of values (N,), in an order that is the same on a GPU each time."""
+    spread = values.new_zeros(pairs.weight.numel()).index_copy_(0, pairs.anchor, values)
+    return spread.view(pairs.weight.shape).sum((1, 2))
 
 
 def _gradient(
-    logits: Tensor, masks: Masks, p_pos: Tensor, saved: Tensor, upstream: Tensor, loss: DRLoss, scores: Tensor | None
+    logits: Tensor, pairs: Pairs, saved: Tensor, upstream: Tensor, loss: DRLoss, scores: Tensor | None
 ) -> Tensor:
     """Return d loss / d logits, in place of ``scores`` if there are; ``saved`` is (4, B) float64: d loss / d z / Z of
     negatives and positives, P-, P+.
@@ -164,22 +191,21 @@ def _gradient(
     d z / d p- =  q- (1 + (p - P-) / lambda-), d z / d p+ = q+ (-1 + (p - P+) / lambda+), d p / d x = p (1 - p).
     """
     dtype = compute_dtype(logits)
-    weight, positive, column = masks
-    by_w_neg, by_w_pos, P_neg, P_pos = saved[..., None, None].unbind(0)  # (B, 1, 1)
-    weight = weight * (by_w_neg * upstream / loss.neg_lambda).to(dtype)
-    weight_pos = (by_w_pos * upstream * (-p_pos.double() / loss.pos_lambda).exp()).to(dtype)
-    slope = weight_pos * positive * ((p_pos - P_pos.to(dtype)) / loss.pos_lambda - 1)
-    gradient_pos = slope * p_pos * (1 - p_pos)
+    by_w_neg, by_w_pos, P_neg, P_pos = saved.unbind(0)  # (B,)
+    weight = pairs.weight * (by_w_neg * upstream / loss.neg_lambda).to(dtype)[:, None, None]
     constants = (loss.neg_lambda - P_neg).to(dtype).flatten().unbind()
     gradient = torch.empty_like(logits) if scores is None else scores
-    tensors = logits, gradient, weight, 1 - positive, column, gradient_pos
-    for image, (x, out, scale, keep, here, own_gradient_pos), (p, w, t) in pieces(*tensors, scratch=3):
+    tensors = logits, gradient, weight, pairs.keep, pairs.column
+    for image, (x, out, scale, keep, here), (p, w, t) in pieces(*tensors, scratch=3):
         p = sigmoid_(p, x) if scores is None else out
         _weight_(w, p, loss.neg_lambda)
         w.mul_(torch.add(p, constants[image], out=t))  # w (p - P- + lambda-)
         torch.ops.aten.sigmoid_backward.grad_input(w, p, grad_input=t)  # times p (1 - p)
-        own = torch.mul(t, scale, out=out if out.dtype == dtype else t)
-        put(own, here, keep, own_gradient_pos)
-        if own is t:
+        drop_positives_(torch.mul(t, scale, out=out if out.dtype == dtype else t), here, keep)
+        if out.dtype != dtype:
             out.copy_(t)
+    of_image = pairs.anchor // logits.shape[1]
+    slope = (by_w_pos * upstream)[of_image] * (-pairs.p.double() / loss.pos_lambda).exp() * pairs.positive
+    slope *= ((pairs.p - P_pos[of_image]) / loss.pos_lambda - 1) * pairs.p * (1 - pairs.p)
+    gradient.view(-1).index_add_(0, pairs.place, slope.to(gradient.dtype))  # to the 0 that is left at positives
     return gradient

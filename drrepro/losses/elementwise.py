@@ -12,7 +12,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from drrepro.losses.contract import ClassificationLoss, Normalizer
-from drrepro.losses.stream import check, check_ious, compute_dtype, pair_masks, pieces, put, sigmoid_
+from drrepro.losses.stream import (
+    check,
+    check_ious,
+    compute_dtype,
+    drop_positives_,
+    maybe_positive,
+    pair_masks,
+    pieces,
+    sigmoid_,
+)
 
 
 class ElementwiseLoss(ClassificationLoss):
@@ -22,9 +31,9 @@ class ElementwiseLoss(ClassificationLoss):
     negative_weight: float
 
     def positives(self, x: Tensor, positive: Tensor, scale: Tensor, ious: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return what positives add to the loss, and its slope: both (B, A, 1), times ``scale``, 0 where none is.
+        """Return what anchors add to the loss, and its slope: both times ``scale``, 0 where ``positive`` is.
 
-        x (B, A, 1), the logit of an anchor's class; positive (B, A, 1): 1 of a positive, else 0; scale (1 or B, 1, 1).
+        All (N,): x, the logit of an anchor's class; positive: 1 of a positive, else 0.
         """
         raise NotImplementedError
 
@@ -58,6 +67,7 @@ class _Elementwise(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, normalizer: Tensor, ious: Tensor | None, loss: ElementwiseLoss
     ) -> Tensor:
+        logits = logits.contiguous()
         with torch.autocast(logits.device.type, enabled=False):
             at_once = ctx.needs_input_grad[0] and logits.dtype != torch.float16  # which it would underflow, unscaled
             total, gradient = _total_and_gradient(logits, labels, normalizer, ious, loss, at_once)
@@ -90,25 +100,31 @@ def _total_and_gradient(
     """
     dtype = compute_dtype(logits)
     weight, positive, column = pair_masks(labels, dtype)
-    scale = (1 / normalizer.double()).to(dtype).view(-1, 1, 1)
+    scale = (1 / normalizer.double()).to(dtype).view(-1, 1, 1).expand_as(weight)
+    own = maybe_positive(labels)
+    own_positive, own_scale, own_column = (t.flatten().index_select(0, own) for t in (positive, scale, column))
+    own_ious = None if ious is None else ious.flatten().index_select(0, own).to(dtype)
+    place = own * logits.shape[2] + own_column
+    x_pos = logits.flatten().index_select(0, place).to(dtype)
+    terms_pos, gradient_pos = loss.positives(x_pos, own_positive, own_scale, own_ious)
     weight *= loss.negative_weight * scale
-    own_ious = None if ious is None else ious[..., None].to(dtype)
-    terms_pos, gradient_pos = loss.positives(logits.gather(2, column).to(dtype), positive, scale, own_ious)
     gradient = torch.empty_like(logits) if with_gradient else None
-    sums = [weight.new_zeros(())]  # and 0 or, for an infinite logit, which its score would hide, NaN
-    tensors = logits, logits if gradient is None else gradient, weight, 1 - positive, column, gradient_pos
-    for _, (x, out, counts, keep, here, own_gradient_pos), (p, n, s, t) in pieces(*tensors, scratch=4):
-        complement_and_softplus(x.to(dtype), sigmoid_(p, x), n, s, t)
+    sums, of_logits = [weight.new_zeros(())], [weight.new_zeros(())]  # infinite logits, which their scores would hide
+    tensors = logits, logits if gradient is None else gradient, weight, 1 - positive, column
+    for _, (x, out, counts, keep, here), (p, n, s, t) in pieces(*tensors, scratch=4):
+        x = x if x.dtype == dtype else s.copy_(x)
+        of_logits.append(x.sum())
+        complement_and_softplus(x, sigmoid_(p, x), n, s, t)
         torch.addcmul(p, n, s, value=loss.gamma, out=t)
-        put(power_(p, loss.gamma).mul_(counts), here, keep)
-        sums += [s.mul_(p).sum(), 0 * x.sum(dtype=dtype)]
+        drop_positives_(power_(p, loss.gamma).mul_(counts), here, keep)
+        sums.append(s.mul_(p).sum())
         if gradient is not None:
-            own = torch.mul(t, p, out=out if out.dtype == dtype else t)
-            own.scatter_add_(1, here, own_gradient_pos)  # which p, 0 at positives, has left at 0
-            if own is t:
-                out.copy_(t)
-    found = torch.where(positive > 0, terms_pos, 0.0).sum(dtype=torch.float64)  # of others an infinite logit gives NaN
-    return torch.stack(sums).sum(dtype=torch.float64) + found, gradient
+            torch.mul(t, p, out=out) if out.dtype == dtype else out.copy_(t.mul_(p))
+    if gradient is not None:
+        gradient.view(-1).index_add_(0, place, gradient_pos.to(gradient.dtype))  # to the 0 that p has left at positives
+    terms_pos = torch.where(own_positive > 0, terms_pos, 0.0)  # of others an infinite logit gives NaN
+    not_finite = 0 * torch.stack(of_logits).sum(dtype=torch.float64)  # 0, or NaN
+    return torch.stack(sums).sum(dtype=torch.float64) + terms_pos.sum(dtype=torch.float64) + not_finite, gradient
 
 
 def complement_and_softplus(x: Tensor, p: Tensor, n: Tensor, s: Tensor, t: Tensor) -> None:

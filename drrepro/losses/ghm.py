@@ -19,11 +19,11 @@ from drrepro.losses.stream import (
     Places,
     check,
     compute_dtype,
+    drop_positives_,
     finite,
     pair_masks,
     pieces,
     positive_places,
-    put,
     sigmoid_,
 )
 from drrepro.schema import LossConfig
@@ -121,7 +121,7 @@ def _weighted(labels: Tensor, places: Places, p_pos: Tensor, weights: Tensor, lo
     for _, (x, p, counts, keep, here), (n, s, t) in pieces(*tensors, scratch=3):
         complement_and_softplus(x.to(dtype), sigmoid_(p, x), n, s, t)
         w = torch.index_select(table, 0, _bin(p, bins, out=t).flatten(), out=n.view(-1)).view_as(p)
-        put(w.mul_(counts), here, keep)
+        drop_positives_(w.mul_(counts), here, keep)
         p.mul_(w)
         sums.append(s.mul_(w).sum())
     w_pos = table[_bin(1 - p_pos, bins)]

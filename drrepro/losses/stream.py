@@ -68,6 +68,16 @@ def pair_masks(labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tens
     return (y >= 0).to(dtype), (y > 0).to(dtype), (y - 1).clamp_(min=0)
 
 
+def maybe_positive(labels: Tensor) -> Tensor:
+    """Return which of the B * A anchors of ``labels`` (B, A) may be positive, (N,) int64, each once and in order.
+
+    On a CPU those that are; on a GPU, which would wait for their number, all: so what is computed of them needs a mask.
+    """
+    if labels.is_cpu:
+        return (labels.flatten() > 0).nonzero()[:, 0]
+    return torch.arange(labels.numel(), device=labels.device)
+
+
 def positive_places(labels: Tensor) -> Places:
     """Return the image, anchor and class, from 0, of each positive, (P,) each, for whose number a GPU waits."""
     image, anchor = (labels > 0).nonzero(as_tuple=True)
@@ -96,7 +106,6 @@ def sigmoid_(out: Tensor, x: Tensor) -> Tensor:
     return torch.sigmoid(x, out=out) if x.dtype == out.dtype else out.copy_(x).sigmoid_()
 
 
-def put(values: Tensor, column: Tensor, keep: Tensor, new: Tensor | None = None) -> Tensor:
-    """Multiply values[a, column[a]] by ``keep``[a], 0 to overwrite it, and add ``new``[a]: (r, 1) each."""
-    values.scatter_reduce_(1, column, keep, "prod")
-    return values if new is None else values.scatter_add_(1, column, new)
+def drop_positives_(values: Tensor, column: Tensor, keep: Tensor) -> Tensor:
+    """Multiply, in place, values[a, column[a]] by ``keep``[a], which is 0 of positives and else 1: (r, 1) both."""
+    return values.scatter_reduce_(1, column, keep, "prod")

@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from drrepro.losses import DRLoss, FocalLoss, reference, stream
+from drrepro.losses import (
+    BalancedCrossEntropy,
+    DRLoss,
+    FocalLoss,
+    QualityFocalLoss,
+    VarifocalLoss,
+    dr,
+    elementwise,
+    reference,
+    stream,
+)
 
 LOSSES = [
     (DRLoss(), reference.dr_loss),
@@ -214,7 +224,31 @@ def flat(values):
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "equal", "is_nonzero", "item"}
 
 
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    for module in (dr, elementwise):
+        monkeypatch.setattr(module, "maybe_positive", lambda labels: torch.arange(labels.numel()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("classes", [DRLoss, FocalLoss, BalancedCrossEntropy, QualityFocalLoss, VarifocalLoss])
+def test_all_anchors_as_on_a_gpu_give_what_the_positives_do(classes, dtype, request):
+    torch.manual_seed(3)
+    loss, labels, ious = classes(), torch.randint(-1, 5, (3, 50)), torch.rand(3, 50)
+    labels[1] = 0
+    logits = (4 * torch.randn(3, 50, 4)).to(dtype).requires_grad_()
+    beside = {"ious": ious} if loss.needs_ious else {}
+    found = []
+    for fixture in (None, "as_on_a_gpu"):
+        if fixture:
+            request.getfixturevalue(fixture)
+        value = loss(logits, labels, **beside)
+        found.append((value, *torch.autograd.grad(value, logits)))
+    torch.testing.assert_close(*found, rtol=0 if dtype == torch.bfloat16 else 1e-12, atol=0)
+
+
 @pytest.mark.parametrize("loss", [DRLoss(), DRLoss(scope="batch"), FocalLoss(), FocalLoss(1.5)])
+@pytest.mark.usefixtures("as_on_a_gpu")
 def test_nothing_makes_a_gpu_wait(loss):
     logits = torch.randn(2, 50, 4, requires_grad=True)
     labels = torch.randint(-1, 5, (2, 50))

@@ -132,9 +132,8 @@ def test_one_step_reaches_the_same_parameters_with_the_same_gradients(theirs, ou
         assert positives > 1
         focal = FocalLoss(CONFIG.loss.gamma, CONFIG.loss.alpha)(logits[one], matched[one], positives)
         weights = CONFIG.model.box_weights
-        box = box_loss(
-            deltas[one], anchors, matched[one], targets[one], CONFIG.loss, weights, Normalizer(positives, positives, 1)
-        )
+        counted = Normalizer(positives[None], positives[None], 1)
+        box = box_loss(deltas[one], anchors, matched[one], targets[one], CONFIG.loss, weights, counted)
         total = total + (focal + box) / 2
     total.backward()
 
