@@ -38,6 +38,7 @@ def bench(
     """
     rows: list[dict[str, object]] = []
     for i, configs in enumerate(groups):
+        torch.compiler.reset()  # or a size after another is compiled for sizes that vary
         steps = _steps(configs, device)
         seconds = _take_turns(steps, repeats, device, partial(_within, progress, i, len(groups), repeats))
         head = _head(configs[0], device)

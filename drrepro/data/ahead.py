@@ -53,7 +53,7 @@ class HostCopy:
         self.flat = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
         self.flat.copy_(flat, non_blocking=True)
         self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self.copied.record()
+        self.copied.record(torch.cuda.current_stream(flat.device))
 
     def wait(self) -> list[Tensor]:
         """Return the tensors on the CPU, once they are there."""

@@ -17,6 +17,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"runtime.device={name}: {str(error).splitlines()[0]}") from None
     return device

@@ -66,7 +66,7 @@ class Local:
             return process.exitcode
 
         def leave_gpu() -> bool:
-            if _visible_gpus():
+            if _visible_gpus() and self.config.ranks == 1:  # others wait on theirs for the first
                 leave()
             return not held
 

@@ -161,7 +161,7 @@ def _carry_out(
         seconds = train(model, trained.samples, config, directory, device, report, sinks)
     ious = sorted({config.evaluation.nms_iou, *config.evaluation.nms_ious})
     results, densities = detect(model, tested, config, ious, device, lambda i, n: report("evaluate", i, n, {}))
-    cost = cost_of(config, model, seconds)
+    cost = cost_of(config, model, seconds, device)
     del model  # so that the GPU is free for others
     torch.cuda.empty_cache()
     record = None

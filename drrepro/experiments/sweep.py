@@ -16,7 +16,7 @@ from drrepro.interrupt import deferred
 from drrepro.progress import Report
 from drrepro.runs.folder import RunFolder
 from drrepro.runs.lock import is_held
-from drrepro.runs.states import SCORING, read_status, state_of
+from drrepro.runs.states import SCORING, state_of
 from drrepro.schema import Config, DataConfig
 
 POLL = 0.2  # s between looks at the jobs
@@ -110,8 +110,7 @@ def _busy(running: dict[str, Handle], runs: Path) -> int:
 
 def _start(launcher: Local | Slurm | Ray, config: Config, directory: Path, data_folder: Path) -> Handle:
     write_text(RunFolder(directory).config, OmegaConf.to_yaml(to_dict(config)))
-    if read_status(directory).get("state") == "failed":
-        RunFolder(directory).status.unlink()  # of the time before
+    RunFolder(directory).status.unlink(missing_ok=True)  # of the time before, which may say that it scores
     return launcher.start([str(directory.resolve()), str(data_folder.resolve())], directory.resolve())
 
 

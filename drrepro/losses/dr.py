@@ -120,8 +120,8 @@ class _Ranking(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, loss: DRLoss) -> Tensor:
         keep_scores = ctx.needs_input_grad[0] and logits.dtype == compute_dtype(logits)
-        scores = torch.empty_like(logits) if keep_scores else None
         logits = logits.contiguous()
+        scores = torch.empty_like(logits) if keep_scores else None
         with torch.autocast(logits.device.type, enabled=False):
             pairs = Pairs.of(logits, labels)
             sums = _sums(logits, pairs, loss, scores)

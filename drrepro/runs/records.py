@@ -54,6 +54,7 @@ class RunCost(TypedDict):
     steps_per_second: float
     peak_memory_mb: float
     parameters: int
+    gpu_memory_mb: NotRequired[float]  # on a GPU
 
 
 class Provenance(TypedDict):

@@ -24,10 +24,10 @@ def processes(monkeypatch):
     return started
 
 
-@pytest.mark.parametrize(("gpus", "busy"), [(["0"], 0), ([], 1)])
-def test_a_run_that_only_scores_leaves_its_gpu_to_the_next(gpus, busy, processes, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("gpus", "ranks", "busy"), [(["0"], 1, 0), (["0"], 2, 1), ([], 1, 1)])
+def test_a_run_that_only_scores_leaves_its_gpu_to_the_next(gpus, ranks, busy, processes, tmp_path, monkeypatch):
     monkeypatch.setattr(launchers, "_visible_gpus", lambda: gpus)
-    local = Local(LauncherConfig(), jobs=1)
+    local = Local(LauncherConfig(ranks=ranks), jobs=1)
     running = {"a": local.start([], tmp_path / "a")}
     with hold(tmp_path / "a"):
         write_status(tmp_path / "a", {"state": "running", "stage": "evaluate"})

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import multiprocessing
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
 
 from drrepro.bench.step import make_batch
 from drrepro.config import compose, run_id
@@ -71,7 +72,14 @@ def test_a_step_makes_the_gpu_wait_for_nothing(name, precision):
     learner.read()
 
 
+@pytest.fixture
+def exact():
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
+
+
 @pytest.mark.parametrize("name", STATIC)
+@pytest.mark.usefixtures("exact")
 def test_a_step_on_the_gpu_is_that_on_the_cpu(name):
     config = compose([f"loss={name}", *SMALL, "schedule.optimizer=sgd", "schedule.clip_norm=null"])
     numbers, parameters = {}, {}
@@ -83,7 +91,7 @@ def test_a_step_on_the_gpu_is_that_on_the_cpu(name):
         parameters[device.type] = [
             p.detach().cpu() - b for p, b in zip(learner.model.parameters(), before, strict=True)
         ]
-    assert numbers["cuda"] == pytest.approx(numbers["cpu"], rel=1e-3)  # convolutions may round to TF32
+    assert numbers["cuda"] == pytest.approx(numbers["cpu"], rel=1e-4)
     for one, other in zip(parameters["cuda"], parameters["cpu"], strict=True):
         assert (one - other).norm() <= 0.02 * other.norm() + 1e-7
 
@@ -134,6 +142,20 @@ def rank(number, count, folder):
         torch.save(learner.read(), f"{folder}/{count}-{number}.pt")
 
 
+def test_ddp_of_one_does_what_the_model_does(exact):
+    config = compose(["loss=focal", *SMALL, "schedule.optimizer=sgd", "model.backbone=resnet18", "model.norm=frozen"])
+    alone, shared = learner_on(GPU, config), learner_on(GPU, config)
+    distributed.init_process_group("nccl", init_method="tcp://127.0.0.1:29515", world_size=1, rank=0)
+    try:
+        shared.detector = DistributedDataParallel(shared.model, [0])
+        for learner in (alone, shared):
+            learner.step(0, [part_on(GPU, learner)])
+        for one, other in zip(shared.model.parameters(), alone.model.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+    finally:
+        distributed.destroy_process_group()
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
 def test_ranks_on_gpus_do_what_one_does(tmp_path):
     found = []
@@ -143,12 +165,13 @@ def test_ranks_on_gpus_do_what_one_does(tmp_path):
     assert all(numbers == pytest.approx(found[0], rel=1e-3) for numbers in found)
 
 
-def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(data_folder, tmp_path):
-    config = compose([*TINY, "runtime.device=cuda"])
+def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(data_folder, tmp_path, exact):
+    config = compose([*TINY, "runtime.device=cuda", "schedule.optimizer=sgd", "schedule.precision=fp32"])
     whole = run(config, tmp_path / "a", data_folder, silent)
     with pytest.raises(StopError):
         run(config, tmp_path / "b", data_folder, stop_at(3))
     resumed = run(config, tmp_path / "b", data_folder, silent)
+    assert whole["cost"]["gpu_memory_mb"] > 0
     assert resumed["machine"]["device"] == whole["machine"]["device"] == torch.cuda.get_device_name()
     for key, value in weights(tmp_path / "a" / run_id(config)).items():
         torch.testing.assert_close(weights(tmp_path / "b" / run_id(config))[key], value, rtol=1e-2, atol=1e-3)

@@ -189,6 +189,14 @@ def test_nothing_to_rank_is_no_loss(loss, shape):
 
 
 @pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
+def test_the_layout_of_the_logits_does_not_matter(loss):
+    torch.manual_seed(2)
+    logits, labels = torch.randn(2, 4, 30, dtype=torch.float64, requires_grad=True), torch.randint(-1, 5, (2, 30))
+    found = [torch.autograd.grad(loss(x, labels), logits) for x in (logits.mT, logits.mT.contiguous())]
+    assert torch.equal(found[0][0], found[1][0])
+
+
+@pytest.mark.parametrize("loss", [DRLoss(), FocalLoss()])
 def test_a_second_backward_gives_the_same_gradient(loss):
     torch.manual_seed(9)
     logits, labels = torch.randn(2, 30, 4, requires_grad=True), torch.randint(-1, 5, (2, 30))
