@@ -90,7 +90,7 @@ gpu: $(VENV)/.dev ## on a machine with CUDA, meant for ten minutes: its tests, l
 	echo "2 images of 800 px a step, as each of 8 V100 has them, to compare with detectron2's 0.205 s and 4.1 GB:"; \
 	sed -n '1p; /^resnet50,800,2,.*,False,/p' results/gpu/bench/step.csv; \
 	echo "200 steps on photographs, to compare with mmdetection's 3.8 GB:"; \
-	grep -E '"(device|steps_per_second|gpu_memory_mb)"' results/gpu/photographs.json; \
+	grep -oE '"(device|steps_per_second|gpu_memory_mb)": [^,}]*' results/gpu/photographs.json; \
 	exit $$failed
 
 lint: $(VENV)/.dev ## lint and types alone

@@ -163,23 +163,23 @@ def _sums(logits: Tensor, pairs: Pairs, loss: DRLoss, scores: Tensor | None) -> 
     The sums: Z- = sum w, M- = sum w p with w = exp(p / lambda-); Z+ and M+ with w = exp(-p / lambda+); 0, or NaN if
     a logit is infinite, which its score would hide.
     """
-    sums: list[list[Tensor]] = [[pairs.p.new_zeros(())] * 3 for _ in logits]
+    sums: list[Tensor] = []
     tensors = logits, logits if scores is None else scores, pairs.weight, pairs.keep, pairs.column
-    for image, (x, out, counts, keep, here), (p, w) in pieces(*tensors, scratch=2):
+    for _, (x, out, counts, keep, here), (p, w) in pieces(*tensors, scratch=2):
         p = sigmoid_(p if scores is None else out, x)
         drop_positives_(_weight_(w, p, loss.neg_lambda).mul_(counts), here, keep)
-        sums[image] += [w.sum(), w.mul_(p).sum(), x.sum(dtype=w.dtype)]
-    negatives = [torch.stack(own).view(-1, 3).sum(0, dtype=torch.float64) for own in sums]
-    Z, M, x_sum = (torch.stack(negatives) if negatives else pairs.p.new_zeros(0, 3).double()).unbind(1)
+        sums += [w.sum(), w.mul_(p).sum(), x.sum(dtype=w.dtype)]
+    by_piece = torch.stack(sums).view(len(logits), -1, 3) if sums else pairs.p.new_zeros(len(logits), 1, 3)
+    Z, M, x_sum = by_piece.sum(1, dtype=torch.float64).unbind(1)
     w_pos = (-pairs.p.double() / loss.pos_lambda).exp() * pairs.positive
-    Z_pos, M_pos = (_sum_by_image(w, pairs) for w in (w_pos, w_pos * pairs.p))
+    Z_pos, M_pos = _sum_by_image(torch.stack([w_pos, w_pos * pairs.p]), pairs)
     return torch.stack([Z, M, Z_pos, M_pos, 0 * x_sum], dim=1)
 
 
 def _sum_by_image(values: Tensor, pairs: Pairs) -> Tensor:
-    """Return (B,) sums of values (N,), in an order that is the same on a GPU each time."""
-    spread = values.new_zeros(pairs.weight.numel()).index_copy_(0, pairs.anchor, values)
-    return spread.view(pairs.weight.shape).sum((1, 2))
+    """Return (2, B) sums of values (2, N), in an order that is the same on a GPU each time."""
+    spread = values.new_zeros(2, pairs.weight.numel()).index_copy_(1, pairs.anchor, values)
+    return spread.view(2, *pairs.weight.shape[:2]).sum(2)
 
 
 def _gradient(

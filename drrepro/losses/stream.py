@@ -64,8 +64,8 @@ def pair_masks(labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tens
     weight (``dtype``): 0 for ignored anchors, else 1. positive (``dtype``): 1 for positives, else 0. column (int64):
     of a positive its class, from 0; of any other 0, a place like every other.
     """
-    y = labels[..., None]
-    return (y >= 0).to(dtype), (y > 0).to(dtype), (y - 1).clamp_(min=0)
+    y = labels[..., None].to(dtype)
+    return y.clamp(-1, 0).add_(1), y.clamp_(0, 1), (labels[..., None] - 1).clamp_(min=0)
 
 
 def maybe_positive(labels: Tensor) -> Tensor:
