@@ -75,11 +75,12 @@ def summary(trained: Dataset | None, tested: Dataset) -> DataSummary:
 
 
 def cost_of(config: Config, model: nn.Module, seconds: dict[str, float], device: torch.device) -> RunCost:
-    """Return what a run took: wall and CPU seconds of training, memory of the process and of its GPU, parameters."""
+    """Return what a run took: seconds of training and detection, memory of the process and its GPU, parameters."""
     kilobytes = 1 if sys.platform != "darwin" else 1024
     cost: RunCost = {
         "train_seconds": round(seconds["wall"], 1),
         "train_cpu_seconds": round(seconds["cpu"], 1),
+        "detect_seconds": round(seconds["detect"], 1),
         "steps_per_second": round(config.schedule.steps / seconds["wall"], 2) if seconds["wall"] else 0.0,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // kilobytes // 1024,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -160,7 +160,9 @@ def _carry_out(
     if trained is not None:
         seconds = train(model, trained.samples, config, directory, device, report, sinks)
     ious = sorted({config.evaluation.nms_iou, *config.evaluation.nms_ious})
+    began = time.perf_counter()
     results, densities = detect(model, tested, config, ious, device, lambda i, n: report("evaluate", i, n, {}))
+    seconds["detect"] = time.perf_counter() - began
     cost = cost_of(config, model, seconds, device)
     del model  # so that the GPU is free for others
     torch.cuda.empty_cache()

@@ -54,6 +54,7 @@ class RunCost(TypedDict):
     steps_per_second: float
     peak_memory_mb: float
     parameters: int
+    detect_seconds: NotRequired[float]  # of all test images, their reading included; records of before lack it
     gpu_memory_mb: NotRequired[float]  # on a GPU
 
 
