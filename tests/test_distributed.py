@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,11 +40,12 @@ def batch_of(indices):
 def gradients(config, indices):
     """Return the step's numbers and every parameter's gradient, the images ``indices`` being this rank's."""
     torch.manual_seed(0)
-    model = RetinaNet(config.model, 3)
+    model = RetinaNet(config.model, 3).double()  # so that the order of its sums does not show
     accumulate = config.schedule.accumulate
     size = len(indices) // accumulate
     batches = [batch_of(indices[i : i + size]) for i in range(0, len(indices), size)]
-    parts = [with_targets(batch, model, config) for batch in batches]
+    doubled = [replace(batch, images=batch.images.double()) for batch in batches]
+    parts = [with_targets(batch, model, config) for batch in doubled]
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     numbers = add_gradients(_prepare(model, config, CPU), build_loss(config.loss), scaler, parts, config)
     return dict(zip(("classification", "box"), numbers.tolist(), strict=True)), {
@@ -69,6 +71,7 @@ def test_a_batch_split_over_ranks_and_passes_has_the_gradients_of_the_whole(loss
     overrides = [f"loss={loss}", *MODEL, "schedule.precision=fp32"]
     numbers, expected = gradients(compose(overrides), [0, 1, 2, 3])
     assert numbers["box"] > 0
+    assert all(gradient.dtype == torch.float64 for gradient in expected.values())
     multiprocessing.spawn(rank, (str(tmp_path), [*overrides, "schedule.accumulate=2"]), nprocs=2)
     split = [gradients(compose([*overrides, f"schedule.accumulate={n}"]), [0, 1, 2, 3]) for n in (2, 4)]
     ranks = [torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in (0, 1)]
@@ -77,7 +80,7 @@ def test_a_batch_split_over_ranks_and_passes_has_the_gradients_of_the_whole(loss
         assert own.keys() == expected.keys()
         for name, gradient in own.items():
             torch.testing.assert_close(
-                gradient, expected[name], rtol=1e-4, atol=1e-6 * expected[name].abs().max().item()
+                gradient, expected[name], rtol=1e-9, atol=1e-12 * expected[name].abs().max().item()
             )
 
 
