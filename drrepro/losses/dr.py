@@ -7,7 +7,7 @@ form in the scores: the forward leaves them in the buffer that the backward, one
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from drrepro.losses.contract import ClassificationLoss
-from drrepro.losses.stream import check, compute_dtype, drop_positives_, maybe_positive, pair_masks, pieces, sigmoid_
+from drrepro.losses.stream import Pairs, check, compute_dtype, drop_positives_, pieces, sigmoid_
 from drrepro.schema import LossConfig, require
 
 MAX_H = 500.0  # lambda- = 0.1 / ln(h), so exp(1 / lambda-) = h^10: float32 must hold the sum of as many as there are
@@ -91,34 +91,10 @@ class DRLoss(ClassificationLoss):
         return _Ranking.apply(logits, labels, self)  # type: ignore[no-any-return]
 
 
-class Pairs(NamedTuple):
-    """What the labels say of the pairs: weight, keep, column (B, A, 1), see `pair_masks`, keep 0 of positives, else 1.
-
-    Of the N anchors that may be positive, see `maybe_positive`, (N,): anchor, of B * A; place, of the logits; positive,
-    1 or 0; p, the score.
-    """
-
-    weight: Tensor
-    keep: Tensor
-    column: Tensor
-    anchor: Tensor
-    place: Tensor
-    positive: Tensor
-    p: Tensor
-
-    @classmethod
-    def of(cls, logits: Tensor, labels: Tensor) -> Self:
-        """Return those of logits (B, A, K), contiguous, and labels (B, A)."""
-        weight, positive, column = pair_masks(labels, compute_dtype(logits))
-        anchor = maybe_positive(labels)
-        place = anchor * logits.shape[2] + column.flatten().index_select(0, anchor)
-        p = logits.flatten().index_select(0, place).to(weight.dtype).sigmoid_()
-        return cls(weight, 1 - positive, column, anchor, place, positive.flatten().index_select(0, anchor), p)
-
-
 class _Ranking(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, loss: DRLoss) -> Tensor:
+        """Return the loss, a scalar of the dtype that it is computed in."""
         keep_scores = ctx.needs_input_grad[0] and logits.dtype == compute_dtype(logits)
         logits = logits.contiguous()
         scores = torch.empty_like(logits) if keep_scores else None
@@ -146,6 +122,7 @@ class _Ranking(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient (B, A, K) in the logits."""
         logits, *pairs, saved = ctx.saved_tensors
         scores, ctx.scores = ctx.scores, None  # they are overwritten, so a second backward computes its own
         saved = saved.expand(4, len(logits))
@@ -169,10 +146,11 @@ def _sums(logits: Tensor, pairs: Pairs, loss: DRLoss, scores: Tensor | None) -> 
         p = sigmoid_(p if scores is None else out, x)
         drop_positives_(_weight_(w, p, loss.neg_lambda).mul_(counts), here, keep)
         sums += [w.sum(), w.mul_(p).sum(), x.sum(dtype=w.dtype)]
-    by_piece = torch.stack(sums).view(len(logits), -1, 3) if sums else pairs.p.new_zeros(len(logits), 1, 3)
+    by_piece = torch.stack(sums).view(len(logits), -1, 3) if sums else pairs.x.new_zeros(len(logits), 1, 3)
     Z, M, x_sum = by_piece.sum(1, dtype=torch.float64).unbind(1)
-    w_pos = (-pairs.p.double() / loss.pos_lambda).exp() * pairs.positive
-    Z_pos, M_pos = _sum_by_image(torch.stack([w_pos, w_pos * pairs.p]), pairs)
+    p_pos = pairs.x.sigmoid()
+    w_pos = (-p_pos.double() / loss.pos_lambda).exp() * pairs.positive
+    Z_pos, M_pos = _sum_by_image(torch.stack([w_pos, w_pos * p_pos]), pairs)
     return torch.stack([Z, M, Z_pos, M_pos, 0 * x_sum], dim=1)
 
 
@@ -204,8 +182,8 @@ def _gradient(
         drop_positives_(torch.mul(t, scale, out=out if out.dtype == dtype else t), here, keep)
         if out.dtype != dtype:
             out.copy_(t)
-    of_image = pairs.anchor // logits.shape[1]
-    slope = (by_w_pos * upstream)[of_image] * (-pairs.p.double() / loss.pos_lambda).exp() * pairs.positive
-    slope *= ((pairs.p - P_pos[of_image]) / loss.pos_lambda - 1) * pairs.p * (1 - pairs.p)
+    p_pos, of_image = pairs.x.sigmoid(), pairs.anchor // logits.shape[1]
+    slope = (by_w_pos * upstream)[of_image] * (-p_pos.double() / loss.pos_lambda).exp() * pairs.positive
+    slope *= ((p_pos - P_pos[of_image]) / loss.pos_lambda - 1) * p_pos * (1 - p_pos)
     gradient.view(-1).index_add_(0, pairs.place, slope.to(gradient.dtype))  # to the 0 that is left at positives
     return gradient

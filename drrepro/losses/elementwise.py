@@ -13,12 +13,11 @@ from torch.autograd.function import once_differentiable
 
 from drrepro.losses.contract import ClassificationLoss, Normalizer
 from drrepro.losses.stream import (
+    Pairs,
     check,
     check_ious,
     compute_dtype,
     drop_positives_,
-    maybe_positive,
-    pair_masks,
     pieces,
     sigmoid_,
 )
@@ -67,6 +66,7 @@ class _Elementwise(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, normalizer: Tensor, ious: Tensor | None, loss: ElementwiseLoss
     ) -> Tensor:
+        """Return the loss, a scalar of the dtype that it is computed in."""
         logits = logits.contiguous()
         with torch.autocast(logits.device.type, enabled=False):
             at_once = ctx.needs_input_grad[0] and logits.dtype != torch.float16  # which it would underflow, unscaled
@@ -78,6 +78,7 @@ class _Elementwise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        """Return the gradient (B, A, K) in the logits."""
         gradient, ctx.gradient = ctx.gradient, None  # it is handed on, so a second backward needs its own
         if gradient is None:
             logits, labels, normalizer, ious = ctx.saved_tensors
@@ -99,18 +100,15 @@ def _total_and_gradient(
     A negative adds w p^gamma s, of slope w p^gamma (gamma (1 - p) s + p).
     """
     dtype = compute_dtype(logits)
-    weight, positive, column = pair_masks(labels, dtype)
-    scale = (1 / normalizer.double()).to(dtype).view(-1, 1, 1).expand_as(weight)
-    own = maybe_positive(labels)
-    own_positive, own_scale, own_column = (t.flatten().index_select(0, own) for t in (positive, scale, column))
-    own_ious = None if ious is None else ious.flatten().index_select(0, own).to(dtype)
-    place = own * logits.shape[2] + own_column
-    x_pos = logits.flatten().index_select(0, place).to(dtype)
-    terms_pos, gradient_pos = loss.positives(x_pos, own_positive, own_scale, own_ious)
-    weight *= loss.negative_weight * scale
+    pairs = Pairs.of(logits, labels)
+    scale = (1 / normalizer.double()).to(dtype).view(-1, 1, 1).expand_as(pairs.weight)
+    own_scale = scale.flatten().index_select(0, pairs.anchor)
+    own_ious = None if ious is None else ious.flatten().index_select(0, pairs.anchor).to(dtype)
+    terms_pos, gradient_pos = loss.positives(pairs.x, pairs.positive, own_scale, own_ious)
+    weight = pairs.weight.mul_(loss.negative_weight * scale)
     gradient = torch.empty_like(logits) if with_gradient else None
     sums, of_logits = [weight.new_zeros(())], [weight.new_zeros(())]  # infinite logits, which their scores would hide
-    tensors = logits, logits if gradient is None else gradient, weight, 1 - positive, column
+    tensors = logits, logits if gradient is None else gradient, weight, pairs.keep, pairs.column
     for _, (x, out, counts, keep, here), (p, n, s, t) in pieces(*tensors, scratch=4):
         x = x if x.dtype == dtype else s.copy_(x)
         of_logits.append(x.sum())
@@ -121,8 +119,10 @@ def _total_and_gradient(
         if gradient is not None:
             torch.mul(t, p, out=out) if out.dtype == dtype else out.copy_(t.mul_(p))
     if gradient is not None:
-        gradient.view(-1).index_add_(0, place, gradient_pos.to(gradient.dtype))  # to the 0 that p has left at positives
-    terms_pos = torch.where(own_positive > 0, terms_pos, 0.0)  # of others an infinite logit gives NaN
+        gradient.view(-1).index_add_(
+            0, pairs.place, gradient_pos.to(gradient.dtype)
+        )  # to the 0 that p has left at positives
+    terms_pos = torch.where(pairs.positive > 0, terms_pos, 0.0)  # of others an infinite logit gives NaN
     not_finite = 0 * torch.stack(of_logits).sum(dtype=torch.float64)  # 0, or NaN
     return torch.stack(sums).sum(dtype=torch.float64) + terms_pos.sum(dtype=torch.float64) + not_finite, gradient
 

@@ -4,6 +4,7 @@ Nothing here makes a GPU wait, but where it says so: no value is read back, no i
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -76,6 +77,32 @@ def maybe_positive(labels: Tensor) -> Tensor:
     if labels.is_cpu:
         return (labels.flatten() > 0).nonzero()[:, 0]
     return torch.arange(labels.numel(), device=labels.device)
+
+
+class Pairs(NamedTuple):
+    """What a loss needs of logits (B, A, K) and labels (B, A).
+
+    weight, keep, column (B, A, 1): see `pair_masks`; keep is 0 of positives, else 1. Of the N anchors that may be
+    positive, see `maybe_positive`, (N,): anchor, of B * A; place, of the logits; positive, 1 or 0; x, the logit.
+    """
+
+    weight: Tensor
+    keep: Tensor
+    column: Tensor
+    anchor: Tensor
+    place: Tensor
+    positive: Tensor
+    x: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> Self:
+        """Return those of contiguous logits."""
+        weight, positive, column = pair_masks(labels, compute_dtype(logits))
+        anchor = maybe_positive(labels)
+        of_anchor, own_column = (t.flatten().index_select(0, anchor) for t in (positive, column))
+        place = anchor * logits.shape[2] + own_column
+        x = logits.flatten().index_select(0, place).to(weight.dtype)
+        return cls(weight, 1 - positive, column, anchor, place, of_anchor, x)
 
 
 def positive_places(labels: Tensor) -> Places:

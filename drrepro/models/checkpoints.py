@@ -188,6 +188,7 @@ def _rename(state: State, names: Iterable[tuple[str, str]]) -> State:
     """Replace the prefix of each name; a name without a known one stays, to be reported as unexpected."""
 
     def renamed(name: str) -> str:
+        """Return the name with its prefix replaced."""
         return next((new + name.removeprefix(old) for old, new in names if name.startswith(old)), name)
 
     return {renamed(name): tensor for name, tensor in state.items()}

@@ -63,6 +63,7 @@ def detectable(cell: Cell, alpha: float, n: int | None = None) -> float:
     reaches = _reaches(np.quantile(images, (np.arange(POINTS) + 0.5) / POINTS), spreads / math.sqrt(n), n, alpha)
 
     def lacks(difference: float) -> float:
+        """Return what the power at a difference exceeds `POWER` by."""
         return float(ndtr((difference - reaches) / error) @ weight) / 2 - POWER
 
     return float(brentq(lacks, -10 * error, float(reaches.max()) + 10 * error))
