@@ -118,10 +118,8 @@ def _total_and_gradient(
         sums.append(s.mul_(p).sum())
         if gradient is not None:
             torch.mul(t, p, out=out) if out.dtype == dtype else out.copy_(t.mul_(p))
-    if gradient is not None:
-        gradient.view(-1).index_add_(
-            0, pairs.place, gradient_pos.to(gradient.dtype)
-        )  # to the 0 that p has left at positives
+    if gradient is not None:  # which p, 0 there, has left at 0
+        gradient.view(-1).index_add_(0, pairs.place, gradient_pos.to(gradient.dtype))
     terms_pos = torch.where(pairs.positive > 0, terms_pos, 0.0)  # of others an infinite logit gives NaN
     not_finite = 0 * torch.stack(of_logits).sum(dtype=torch.float64)  # 0, or NaN
     return torch.stack(sums).sum(dtype=torch.float64) + terms_pos.sum(dtype=torch.float64) + not_finite, gradient
